@@ -1,0 +1,1 @@
+"""pixtell turns pictures into sentences."""
