@@ -1,0 +1,137 @@
+"""What every test stands on: no network, one thread, and a loud word about what this machine could not test.
+
+A test marked `flickr8k`, `java` or `chromium` is skipped where that is absent, and the summary counts and names such tests.
+A socket that leaves this machine fails the test that opened it. Threads are one per process so that a run repeats bit for
+bit and `pytest -n 2` fits on two cores; a test of threading sets its own number.
+"""
+
+import ipaddress
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+# Read by libraries when they are imported, which no test has done yet; subprocesses of tests inherit them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"  # a proxy would swallow connections to 127.0.0.1
+
+FLICKR8K_DIR = Path(
+    os.environ.get("PIXTELL_FLICKR8K") or Path(__file__).resolve().parents[2] / "shared" / "flickr8k"
+)
+
+# marker -> (is it here?, the sentence to say where it is not)
+NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
+    "flickr8k": (
+        FLICKR8K_DIR.is_dir,
+        f"{FLICKR8K_DIR} is absent: set PIXTELL_FLICKR8K to the folder of the data set",
+    ),
+    "java": (
+        lambda: shutil.which("java") is not None,
+        "there is no java: install a Java runtime, 8 or later",
+    ),
+    "chromium": (lambda: shutil.which("chromium") is not None, "there is no chromium: install the browser"),
+}
+
+
+def skip_reason(marker: str) -> str:
+    return f"[{marker}] {NEEDS[marker][1]}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip before any fixture is built where a marked need is absent."""
+    for marker, (is_here, _) in NEEDS.items():
+        if item.get_closest_marker(marker) is not None and not is_here():
+            pytest.skip(skip_reason(marker))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with long tests go first, so that no process starts one when the others are done."""
+    long_files = {item.path for item in items if item.get_closest_marker("long") is not None}
+    items.sort(key=lambda item: item.path not in long_files)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Count and name, before the closing line, the tests that were skipped for want of something on this machine."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    absent = {
+        marker: [report.nodeid for report in skipped if f"[{marker}]" in str(report.longrepr)]
+        for marker in NEEDS
+    }
+    if not any(absent.values()):
+        return
+    terminalreporter.write_sep("=", "NOT TESTED ON THIS MACHINE", yellow=True, bold=True)
+    for marker, names in absent.items():
+        if names:
+            terminalreporter.write_line(f"{len(names)} skipped, {NEEDS[marker][1]}:", yellow=True, bold=True)
+            terminalreporter.write_line("".join(f"  {name}\n" for name in names).rstrip("\n"))
+
+
+@pytest.fixture(scope="session")
+def flickr8k_dir() -> Path:
+    """The folder of the real data set, original layout; skips where it is absent."""
+    if not NEEDS["flickr8k"][0]():
+        pytest.skip(skip_reason("flickr8k"))
+    return FLICKR8K_DIR
+
+
+def stays_here(host: object) -> bool:
+    """Whether `host` names this machine: loopback by name or number, or every interface ("" and None)."""
+    if isinstance(host, bytes):
+        host = host.decode()
+    if not isinstance(host, str) or host in {"", "localhost", socket.gethostname()}:
+        return True
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+@pytest.fixture(scope="session", autouse=True)
+def network_attempts() -> Iterator[list[str]]:
+    """Guards every socket of the session, fixtures of modules included; collects the hosts that were tried."""
+    attempts: list[str] = []
+
+    def refuse(host: object) -> None:
+        attempts.append(str(host))
+        pytest.fail(f"this test opens a connection to {host}: tests have no network, use 127.0.0.1 or a fake")
+
+    def guard_method(method: Callable[..., object]) -> Callable[..., object]:
+        def guarded(self: socket.socket, address: object) -> object:
+            if isinstance(address, tuple) and not stays_here(
+                address[0]
+            ):  # a unix socket's address is no tuple
+                refuse(address[0])
+            return method(self, address)
+
+        return guarded
+
+    look_up = socket.getaddrinfo
+
+    def guarded_look_up(host: object, *args: object, **kwargs: object) -> object:
+        if not stays_here(host):
+            refuse(host)
+        return look_up(host, *args, **kwargs)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", guard_method(socket.socket.connect))
+        patch.setattr(socket.socket, "connect_ex", guard_method(socket.socket.connect_ex))
+        patch.setattr(socket, "getaddrinfo", guarded_look_up)
+        yield attempts
+
+
+@pytest.fixture(autouse=True)
+def no_network(network_attempts: list[str]) -> Iterator[None]:
+    """Fails a test that tried to leave this machine, even where its code or a thread swallowed the refusal."""
+    network_attempts.clear()
+    yield
+    if network_attempts:
+        pytest.fail(f"this test tried to reach {', '.join(network_attempts)}: tests have no network")
