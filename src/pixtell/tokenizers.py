@@ -1,7 +1,7 @@
 """Text <-> token ids.
 
-In: a caption. Out: a list of ids, and back. A tokenizer knows neither models nor batches: ids carry no bos, and
-whoever trains appends `eos_id` and pads.
+In: a caption. Out: a list of ids, and back. A tokenizer knows neither models nor batches: ids carry no bos,
+and whoever trains appends `eos_id` and pads.
 
 Two kinds: `word` counts the words of one's own captions, `gpt2` is GPT-2's byte-pair encoding.
 """
@@ -37,8 +37,8 @@ class Tokenizer(Protocol):
     def save(self, directory: Path) -> None: ...
 
 
-# A word may hold hyphens and apostrophes ("t-shirt", "o'clock"); the end of a contraction is a word of its own,
-# decoded without a space before it: "man's" and Flickr8k's "man 's" are both `man` + `'s`, "don't" is `don` + `'t`.
+# A word may hold hyphens and apostrophes ("t-shirt", "o'clock"); the end of a contraction is a word of its
+# own, decoded without a space before it: "man's" and Flickr8k's "man 's" are `man` + `'s`.
 _LETTER = r"[^\s'-]"
 _CONTRACTION = rf"'(?:s|t|re|ve|ll|d|m)(?!{_LETTER})"
 _WORD = re.compile(rf"{_CONTRACTION}|{_LETTER}+(?:(?!{_CONTRACTION})['-]{_LETTER}+)*")
@@ -47,7 +47,7 @@ _WORD = re.compile(rf"{_CONTRACTION}|{_LETTER}+(?:(?!{_CONTRACTION})['-]{_LETTER
 class _LetterTable(dict[int, str]):
     """For str.translate: letters, marks, digits, hyphens and apostrophes stay, all else becomes a space.
 
-    Marks belong to the letters they stand on (Hindi vowels, accents without a composed form). Filled as it is used.
+    Marks belong to the letters they stand on (Hindi vowels, accents without a composed form). Grows with use.
     """
 
     _SAME: ClassVar[dict[str, str]] = {"’": "'", "ʼ": "'", "'": "'", "‐": "-", "‑": "-", "-": "-"}  # noqa: RUF001
@@ -68,7 +68,7 @@ def split_words(text: str) -> list[str]:
 
 
 class WordTokenizer:
-    """Lower-case words seen often enough in one's own captions; any other word is `<unk>`, which is never decoded.
+    """Lower-case words seen often enough in the captions; any other word is `<unk>`, which is never decoded.
 
     words: the vocabulary in the order of its ids; the first two are `<eos>` and `<unk>`.
     """
@@ -127,7 +127,7 @@ class WordTokenizer:
         return [self._ids.get(word, self.unk_id) for word in split_words(text)]
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Words joined by spaces, contractions by none; lower case, no full stop, <eos> and <unk> left out."""
+        """Words joined by spaces, contractions by none; lower case, no full stop; <eos>, <unk> left out."""
         words = [self.words[token_id] for token_id in token_ids if token_id not in (self.eos_id, self.unk_id)]
         return "".join(word if word.startswith("'") else f" {word}" for word in words).strip()
 
@@ -136,7 +136,7 @@ class WordTokenizer:
 
 
 class Gpt2Tokenizer:
-    """GPT-2's byte-pair encoding: any text comes back byte for byte; "<|endoftext|>" in a caption is plain text.
+    """GPT-2's byte-pair encoding: any text comes back byte for byte, "<|endoftext|>" as plain text too.
 
     bpe: a byte-level BPE of the `tokenizers` package that knows the token <|endoftext|>.
     Reference: Radford et al., Language Models are Unsupervised Multitask Learners, 2019, section 2.2.
@@ -181,7 +181,7 @@ class Gpt2Tokenizer:
                 f"{path} is no GPT-2 tokenizer ({reason}): fetch the file again."
             ) from cause
         raise CheckpointError(
-            f"{directory} holds no GPT-2 tokenizer: put its tokenizer.json there, or its vocab.json and merges.txt."
+            f"{directory} holds no GPT-2 tokenizer: put tokenizer.json there, or vocab.json and merges.txt."
         )
 
     def encode(self, text: str) -> list[int]:
