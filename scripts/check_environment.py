@@ -1,8 +1,8 @@
 """Checks after an installation that what constraints.txt pins is what was installed.
 
-In: constraints.txt and the metadata of the installed packages; nothing is imported. Out: silence, or one sentence and
-exit code 1. pip may replace torch by another build without a word when a package asks for it; torchvision's wheel does
-not import beside a CPU build of torch, and transformers fails with it.
+In: constraints.txt and the metadata of the installed packages; nothing is imported. Out: silence, or one
+sentence and exit code 1. pip may replace torch by another build without a word when a package asks for it;
+torchvision's wheel does not import beside a CPU build of torch, and transformers fails with it.
 """
 
 import sys
@@ -46,7 +46,7 @@ def describe_problem(pins: Mapping[str, str], installed: Mapping[str, str]) -> s
         )
     if "torchvision" in installed:
         return (
-            f"torchvision {installed['torchvision']} is installed and breaks transformers beside a CPU build of torch: "
+            f"torchvision {installed['torchvision']} is installed and breaks transformers beside CPU torch: "
             "run 'python -m pip uninstall torchvision' in the virtual environment; pixtell does without it."
         )
     return None

@@ -1,7 +1,7 @@
 """Prints the paths of real photos that scikit-image carries inside its package, for `make demo`.
 
-Out: one line, paths relative to the working directory where that is shorter. Nothing is imported or downloaded: photos
-that scikit-image would have to fetch first, drawings and textures are not in the list.
+Out: one line, paths relative to the working directory where that is shorter. Nothing is imported or
+downloaded; photos that scikit-image would have to fetch first, drawings and textures are not in the list.
 """
 
 import os
@@ -25,9 +25,9 @@ def main() -> None:
     photos = find_photos()
     if not photos:
         sys.exit(
-            "scikit-image and its photos are not installed: name your own, as in 'make demo PHOTOS=photo.jpg'."
+            "scikit-image's photos are not installed: name your own, as in 'make demo PHOTOS=photo.jpg'."
         )
-    # A virtual environment inside a folder whose name has spaces is fine this way: make's shell splits at spaces.
+    # Relative paths keep a clone in a folder whose name has spaces whole: make's shell splits at spaces.
     print(*(min(str(photo), os.path.relpath(photo), key=len) for photo in photos))
 
 

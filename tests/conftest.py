@@ -1,8 +1,8 @@
 """What every test stands on: no network, one thread, and a loud word about what this machine could not test.
 
-A test marked `flickr8k`, `java` or `chromium` is skipped where that is absent, and the summary counts and names such tests.
-A socket that leaves this machine fails the test that opened it. Threads are one per process so that a run repeats bit for
-bit and `pytest -n 2` fits on two cores; a test of threading sets its own number.
+A test marked `flickr8k`, `java` or `chromium` is skipped where that is absent; the summary counts and
+names such tests. A socket that leaves this machine fails the test that opened it. Threads are one per process
+so that a run repeats bit for bit and `pytest -n 2` fits on two cores; a test of threading sets its own.
 """
 
 import ipaddress
@@ -34,7 +34,7 @@ NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     ),
     "java": (
         lambda: shutil.which("java") is not None,
-        "there is no java: install a Java runtime, 8 or later",
+        "there is no java: install a Java runtime",
     ),
     "chromium": (lambda: shutil.which("chromium") is not None, "there is no chromium: install the browser"),
 }
@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Count and name, before the closing line, the tests that were skipped for want of something on this machine."""
+    """Count and name, before the closing line, the tests that were skipped for want of something here."""
     skipped = terminalreporter.stats.get("skipped", [])
     absent = {
         marker: [report.nodeid for report in skipped if f"[{marker}]" in str(report.longrepr)]
@@ -97,7 +97,7 @@ def stays_here(host: object) -> bool:
 
 @pytest.fixture(scope="session", autouse=True)
 def network_attempts() -> Iterator[list[str]]:
-    """Guards every socket of the session, fixtures of modules included; collects the hosts that were tried."""
+    """Guards every socket of the session, modules' fixtures included; collects the hosts that were tried."""
     attempts: list[str] = []
 
     def refuse(host: object) -> None:
@@ -130,7 +130,7 @@ def network_attempts() -> Iterator[list[str]]:
 
 @pytest.fixture(autouse=True)
 def no_network(network_attempts: list[str]) -> Iterator[None]:
-    """Fails a test that tried to leave this machine, even where its code or a thread swallowed the refusal."""
+    """Fails a test that tried to leave this machine, even where code or a thread swallowed the refusal."""
     network_attempts.clear()
     yield
     if network_attempts:
