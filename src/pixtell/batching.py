@@ -1,0 +1,68 @@
+"""Records and features -> padded batches.
+
+In: captions as token ids, features an image. Out: `CaptionBatch`, in which the captions of an image share its row of features.
+It knows neither models nor objectives.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from pixtell.errors import DatasetError
+from pixtell.tokenizers import Tokenizer
+
+Item = TypeVar("Item")
+
+IGNORED = -100  # a label that the loss leaves out (torch's default ignore_index)
+
+
+@dataclass(frozen=True)
+class CaptionBatch:
+    """C captions of B images. Padding is any id for the model and IGNORED for the loss, so that every id can be learned."""
+
+    rows: torch.Tensor  # (B,) places of the images in the training set
+    token_ids: torch.Tensor  # (C, T)
+    labels: torch.Tensor  # (C, T), token_ids with IGNORED behind eos
+    image_index: torch.Tensor  # (C,), which of the B images a caption describes
+
+
+def encode_captions(
+    captions: Sequence[Sequence[str]], tokenizer: Tokenizer, *, max_tokens: int
+) -> list[list[list[int]]]:
+    """Token ids of every caption of every image, each ending in eos, cut to `max_tokens` (then without eos).
+
+    Raises: DatasetError where not one token is left to learn from.
+    """
+    encoded = [
+        [[*tokenizer.encode(caption), tokenizer.eos_id][:max_tokens] for caption in of_image]
+        for of_image in captions
+    ]
+    if not any(len(token_ids) > 1 for of_image in encoded for token_ids in of_image):
+        raise DatasetError("The training captions hold no word; give images whose captions are sentences.")
+    return encoded
+
+
+def epoch_batches(
+    captions: Sequence[Sequence[Sequence[int]]], batch_size: int, generator: torch.Generator
+) -> list[torch.Tensor]:
+    """The images of one epoch, shuffled, as rows (B,) a batch; the last batch may be smaller."""
+    return list(torch.randperm(len(captions), generator=generator).split(batch_size))
+
+
+def make_batch(captions: Sequence[Sequence[Sequence[int]]], rows: torch.Tensor) -> CaptionBatch:
+    """All captions of the images at `rows`, padded to the longest of them."""
+    chosen = [(place, token_ids) for place, row in enumerate(rows.tolist()) for token_ids in captions[row]]
+    longest = max(len(token_ids) for _, token_ids in chosen)
+    labels = torch.full((len(chosen), longest), IGNORED)
+    for line, (_, token_ids) in zip(labels, chosen, strict=True):
+        line[: len(token_ids)] = torch.tensor(token_ids)
+    image_index = torch.tensor([place for place, _ in chosen])
+    return CaptionBatch(rows, labels.clamp(min=0), labels, image_index)
+
+
+def in_chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """`items` in runs of `size`."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,187 @@
+"""A directory <-> a model that can be used: config, weights, tokenizer, and where the encoder is.
+
+In: the parts of a captioner. Out: `config.json`, `model.safetensors`, the tokenizer's files, `encoder.safetensors` if the run moved
+the encoder; and back, without flags: the config says how to build everything. It does not know how a model was trained.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pixtell.encoders import load_encoder
+from pixtell.encoders.base import Encoder, EncoderSpec
+from pixtell.errors import CheckpointError, DownloadError, PixtellError
+from pixtell.files import atomic_path, read_json, write_json
+from pixtell.models import FAMILIES, CaptionModel, build_model
+from pixtell.tokenizers import Tokenizer, load_tokenizer
+
+WEIGHTS = Path(__file__).parent / "weights"
+SHIPPED = ("nano", "nano-lstm")  # models in the package, by directory name
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """What `config.json` holds.
+
+    model: the fields of the family's config. decoding: fields of DecodingOptions that suit this model, found on a validation
+    split. unsure_below: mean log-probability a token under which a caption is marked unsure; None: never.
+    """
+
+    family: str
+    model: dict[str, Any]
+    encoder: EncoderSpec
+    tokenizer: str
+    decoding: dict[str, Any] = field(default_factory=dict)
+    unsure_below: float | None = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory: everything a Captioner is made of, fp32 on the CPU, in eval mode."""
+
+    directory: Path
+    config: CheckpointConfig
+    model: CaptionModel
+    tokenizer: Tokenizer
+    encoder: Encoder
+
+
+def save_checkpoint(
+    directory: Path,
+    *,
+    config: CheckpointConfig,
+    model: torch.nn.Module,
+    tokenizer: Tokenizer,
+    moved_encoder: torch.nn.Module | None = None,
+    half: bool = False,
+) -> None:
+    """Write a checkpoint into `directory`, which the caller makes atomic (`files.atomic_directory`).
+
+    moved_encoder: the encoder where training changed it. half: weights as fp16, half the size (for models that ship).
+    """
+    _save_weights(directory / "model.safetensors", model, half=half)
+    if moved_encoder is not None:
+        _save_weights(directory / "encoder.safetensors", moved_encoder, half=half)
+    tokenizer.save(directory)
+    encoder = config.encoder.relative_to(directory)
+    stored = {**asdict(config), "encoder": encoder.to_json(), "pixtell_version": version("pixtell")}
+    write_json(directory / "config.json", stored)
+
+
+def load_checkpoint(source: str | Path) -> Checkpoint:
+    """The model `source`: a shipped name, a checkpoint's directory, a run's directory (its best step), or a hub id.
+
+    Raises: CheckpointError for what is no model, is cut short, or does not fit its config; EncoderError for its encoder.
+    """
+    directory = find_checkpoint(source)
+    config = read_config(directory)
+    model = build_model(config.family, config.model)
+    _load_weights(directory / "model.safetensors", model)
+    tokenizer = load_tokenizer(directory, config.tokenizer)
+    if tokenizer.vocab_size != model.vocab_size:
+        raise CheckpointError(
+            f"{directory} has a tokenizer of {tokenizer.vocab_size} tokens and a model of {model.vocab_size}; copy both from one run."
+        )
+    return Checkpoint(directory, config, model.eval(), tokenizer, load_checkpoint_encoder(directory, config))
+
+
+def load_checkpoint_encoder(directory: Path, config: CheckpointConfig) -> Encoder:
+    """The encoder that a checkpoint was trained on, with the run's own weights where it moved them."""
+    encoder = load_encoder(config.encoder, base_dir=directory)
+    moved = directory / "encoder.safetensors"
+    if moved.exists():
+        assert isinstance(encoder, torch.nn.Module)
+        _load_weights(moved, encoder)
+    return encoder
+
+
+def find_checkpoint(source: str | Path) -> Path:
+    """The checkpoint's directory. Raises: CheckpointError that lists what there is."""
+    if str(source) in SHIPPED:
+        return WEIGHTS / str(source)
+    directory = Path(source).expanduser()
+    for pointer in ("best", "last"):  # a run's directory
+        if (directory / pointer).is_file():
+            return directory / (directory / pointer).read_text(encoding="utf-8").strip()
+    if (directory / "config.json").is_file():
+        return directory
+    if directory.exists():
+        raise CheckpointError(f"{directory} is no checkpoint: it has no config.json; name a run's or a checkpoint's directory.")
+    if str(source).count("/") == 1 and not str(source).startswith((".", "/", "~")):
+        return _fetch_checkpoint(str(source))
+    raise CheckpointError(
+        f"There is no model {str(source)!r}; choose one of {', '.join(SHIPPED)}, a directory that pixtell train wrote, or a hub id (owner/name)."
+    )
+
+
+def read_config(directory: Path) -> CheckpointConfig:
+    """Raises: CheckpointError where config.json is missing, damaged or of something else."""
+    stored = read_json(directory / "config.json", CheckpointError)
+    if not isinstance(stored, Mapping) or "family" not in stored:
+        raise CheckpointError(f"{directory / 'config.json'} describes no captioning model; name a directory that pixtell train wrote.")
+    if stored["family"] not in FAMILIES:
+        raise CheckpointError(
+            f"{directory} is of the family {stored['family']!r}; this pixtell knows {', '.join(FAMILIES)}: take a newer one."
+        )
+    try:
+        return CheckpointConfig(
+            family=str(stored["family"]),
+            model=dict(stored["model"]),
+            encoder=EncoderSpec.from_json(stored["encoder"]),
+            tokenizer=str(stored["tokenizer"]),
+            decoding=dict(stored.get("decoding", {})),
+            unsure_below=stored.get("unsure_below"),
+        )
+    except (KeyError, TypeError, ValueError) as cause:
+        raise CheckpointError(f"{directory / 'config.json'} lacks or garbles {cause}; copy the checkpoint again.") from cause
+
+
+def model_config_json(config: Any) -> dict[str, Any]:
+    """A family's config dataclass as the JSON that `CheckpointConfig.model` holds."""
+    assert is_dataclass(config) and not isinstance(config, type)
+    return asdict(config)
+
+
+def _fetch_checkpoint(hub_id: str) -> Path:
+    from pixtell.downloads import fetch_hub_files
+
+    try:
+        directory = fetch_hub_files(hub_id, ["config.json", "model.safetensors"], revision=None)
+        tokenizer_files = {"word": ["vocabulary.json"], "gpt2": ["tokenizer.json"]}
+        return fetch_hub_files(hub_id, tokenizer_files[read_config(directory).tokenizer], revision=None)
+    except DownloadError as cause:
+        raise CheckpointError(
+            f"There is no model {hub_id!r} here, and the hub gave none ({cause}); choose one of {', '.join(SHIPPED)} or a directory."
+        ) from cause
+
+
+def _save_weights(path: Path, module: torch.nn.Module, *, half: bool) -> None:
+    from safetensors.torch import save_model
+
+    with atomic_path(path) as temporary:
+        if half:
+            dtype = next(module.parameters()).dtype
+            module.half()
+            save_model(module, str(temporary))
+            module.to(dtype)
+        else:
+            save_model(module, str(temporary))
+
+
+def _load_weights(path: Path, module: torch.nn.Module) -> None:
+    """Put a safetensors file's weights into `module`, in the module's dtype. Raises: CheckpointError."""
+    from safetensors.torch import load_model
+
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing; the checkpoint is not whole: copy or train it again.")
+    try:
+        load_model(module, str(path))
+    except PixtellError:
+        raise
+    except Exception as cause:  # safetensors and torch raise types of their own for a file cut short or of other shapes
+        reason = str(cause).strip().splitlines()[0]
+        raise CheckpointError(f"{path} cannot be loaded ({reason}); it is cut short or of another model: copy it again.") from cause

@@ -1,0 +1,190 @@
+"""The `nano` encoder: a residual net of dense 3x3 convolutions, small and quick on a CPU.
+
+In: pixels (B, 3, H, W), any H and W divisible by 32. Out: a grid of features, flattened, (B, N, F), or its mean, (B, F). Dense
+convolutions because on CPUs they run nearer to the machine's limit than depthwise ones. It knows neither how it was
+trained nor what reads its features.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pixtell.encoders.base import EncoderSpec, fingerprint_of
+from pixtell.errors import EncoderError
+from pixtell.files import read_json, write_json
+from pixtell.images import Preprocess
+
+STRIDE = 32  # pixels a grid cell
+KIND = "nano-encoder"  # what an encoder directory's config.json says of itself
+
+
+@dataclass(frozen=True)
+class NanoEncoderConfig:
+    """Sizes of the network.
+
+    width: channels of the first stage; every later stage doubles them. blocks: residual blocks a stage, at strides 4, 8, 16, 32.
+    image_size: pixels a side that the picture is resized to (a square, never cropped), a multiple of 32.
+    """
+
+    width: int = 48
+    blocks: tuple[int, ...] = (1, 2, 4, 1)
+    image_size: int = 192
+
+    @property
+    def feature_dim(self) -> int:
+        """F, the channels of the last stage."""
+        return int(self.width * 2 ** (len(self.blocks) - 1))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions, each with batch norm, around a shortcut; (B, C_in, H, W) -> (B, C_out, H / stride, W / stride)."""
+
+    def __init__(self, *, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.shortcut = nn.Sequential()  # empty: the identity
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                nn.AvgPool2d(stride),
+                nn.Conv2d(in_channels, out_channels, 1, bias=False),
+                nn.BatchNorm2d(out_channels),
+            )
+
+    def forward(self, grid: torch.Tensor) -> torch.Tensor:
+        hidden = F.relu(self.norm1(self.conv1(grid)))
+        return F.relu(self.norm2(self.conv2(hidden)) + self.shortcut(grid))
+
+
+class NanoEncoder(nn.Module):
+    """The Encoder protocol over the residual net.
+
+    output: "patches" -> (B, N, F), N = (H / 32) (W / 32), row by row; "pooled" -> (B, F), their mean.
+    """
+
+    name = "nano"
+
+    def __init__(self, *, config: NanoEncoderConfig, output: str = "patches") -> None:
+        super().__init__()
+        if output not in ("patches", "pooled"):
+            raise EncoderError(f"The nano encoder has no output {output!r}; choose patches or pooled.")
+        if config.image_size % STRIDE or config.image_size < STRIDE:
+            raise EncoderError(
+                f"image_size {config.image_size} is not a multiple of {STRIDE}; choose for example 192."
+            )
+        self.config = config
+        self.output = output
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, config.width, 4, 4, bias=False), nn.BatchNorm2d(config.width), nn.ReLU()
+        )
+        channels = config.width
+        blocks: list[nn.Module] = []
+        for stage, count in enumerate(config.blocks):
+            for block in range(count):
+                width = config.width * 2**stage
+                stride = 2 if stage > 0 and block == 0 else 1
+                blocks.append(ResidualBlock(in_channels=channels, out_channels=width, stride=stride))
+                channels = width
+        self.blocks = nn.Sequential(*blocks)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def preprocess(self) -> Preprocess:
+        half = (0.5, 0.5, 0.5)
+        return Preprocess(
+            size=self.config.image_size, resize="square", mean=half, std=half, interpolation="bicubic"
+        )
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        side = self.config.image_size // STRIDE
+        return (
+            (self.config.feature_dim,) if self.output == "pooled" else (side * side, self.config.feature_dim)
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of(self, asdict(self.config), self.output)
+
+    def grid(self, pixels: torch.Tensor) -> torch.Tensor:
+        """pixels (B, 3, H, W) -> (B, F, H / 32, W / 32)."""
+        dtype = self.stem[0].weight.dtype
+        pixels = pixels.to(dtype=dtype, memory_format=torch.channels_last)
+        return self.blocks(self.stem(pixels))  # type: ignore[no-any-return]
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        grid = self.grid(pixels)  # (B, F, h, w)
+        if self.output == "pooled":
+            return grid.mean(dim=(2, 3))  # (B, F)
+        return grid.flatten(2).transpose(1, 2)  # (B, N, F)
+
+
+def save_nano_encoder(encoder: NanoEncoder, directory: Path) -> None:
+    """Write config.json and model.safetensors (fp16) into `directory`, which the caller makes atomic."""
+    from safetensors.torch import save_file
+
+    weights = {
+        name: value.detach().half() if value.is_floating_point() else value
+        for name, value in encoder.state_dict().items()
+    }
+    save_file({name: value.contiguous() for name, value in weights.items()}, directory / "model.safetensors")
+    write_json(directory / "config.json", {"kind": KIND, **asdict(encoder.config)})
+
+
+def load_nano_encoder(spec: EncoderSpec, *, base_dir: Path | None = None) -> NanoEncoder:
+    """The encoder in a directory that `save_nano_encoder` wrote, or the shipped one; fp32, frozen, in eval mode.
+
+    Raises: EncoderError where the directory is absent, cut short, or another encoder's.
+    """
+    directory = _directory_of(spec, base_dir)
+    config = _read_config(directory)
+    encoder = NanoEncoder(config=config, output=spec.output)
+    from safetensors.torch import load_file
+
+    try:
+        encoder.load_state_dict(
+            {name: _to_float(value) for name, value in load_file(directory / "model.safetensors").items()}
+        )
+    except (
+        Exception
+    ) as cause:  # safetensors and torch raise types of their own for a file cut short or of other shapes
+        reason = str(cause).splitlines()[0]
+        raise EncoderError(
+            f"{directory / 'model.safetensors'} cannot be loaded ({reason}); copy it again."
+        ) from cause
+    return encoder.requires_grad_(False).eval()
+
+
+def _to_float(value: torch.Tensor) -> torch.Tensor:
+    return value.float() if value.is_floating_point() else value
+
+
+def _directory_of(spec: EncoderSpec, base_dir: Path | None) -> Path:
+    if spec.path is None:
+        return Path(__file__).parent.parent / "weights" / "nano-encoder"
+    path = Path(spec.path)
+    return path if path.is_absolute() or base_dir is None else base_dir / path
+
+
+def _read_config(directory: Path) -> NanoEncoderConfig:
+    stored: dict[str, Any] = read_json(directory / "config.json", EncoderError)
+    if not isinstance(stored, dict) or stored.get("kind") != KIND:
+        raise EncoderError(
+            f"{directory} holds no nano encoder; name a directory that pixtell train-encoder wrote."
+        )
+    try:
+        return NanoEncoderConfig(
+            width=int(stored["width"]),
+            blocks=tuple(int(n) for n in stored["blocks"]),
+            image_size=int(stored["image_size"]),
+        )
+    except (KeyError, TypeError, ValueError) as cause:
+        raise EncoderError(
+            f"{directory / 'config.json'} lacks or garbles a size ({cause}); copy it again."
+        ) from cause

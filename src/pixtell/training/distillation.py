@@ -1,0 +1,254 @@
+"""Distillation: an encoder learns, without labels, to see what a trained network (the teacher) sees.
+
+In: a student, a teacher, uint8 images. Out: the loss of a step, for `loop.train`, and agreement on the validation images.
+
+Both look at the same view of an image, crops, colours and blends included (Beyer et al. 2022, "Knowledge distillation: a good
+teacher is patient and consistent"). The teacher costs as much as the student, so views come in pools: one teacher pass a view,
+`reuse` passes of the student over each pool.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pixtell.augment import ViewOptions, mix, random_views
+from pixtell.encoders.hub import Teacher
+from pixtell.encoders.nano import STRIDE, NanoEncoder, save_nano_encoder
+from pixtell.errors import EncoderError, OptionError
+from pixtell.images import Preprocess
+
+_TEACHER_BATCH = 128  # views a teacher pass
+
+
+@dataclass(frozen=True)
+class DistillationOptions:
+    """What the student sees and how its errors are weighed (weights: `nano-recipe`, measured on dev)."""
+
+    view_size: int = 128  # pixels a side of a view, a multiple of 32; smaller is quicker
+    batch_size: int = 64  # views a step
+    pool_views: int = 8192  # views the teacher labels at a time
+    reuse: int = 4  # times the student sees a view before the pool is made anew
+    mixup_share: float = 0.5  # of a pool's views that are blends of two
+    patch_weight: float = 3.0
+    cosine_weight: float = 1.0
+    class_weight: float = 0.5
+    temperature: float = 2.0  # of the class distributions that are compared
+    min_area: float = 0.25  # smallest crop, as a share of the image
+    seed: int = 0
+
+
+class _Pool(NamedTuple):
+    views: torch.Tensor  # uint8 (V, 3, S, S)
+    patches: torch.Tensor  # (V, N, F_teacher)
+    logits: torch.Tensor | None  # (V, C)
+
+
+class _Student(nn.Module):
+    """The encoder, a 1x1 convolution to the teacher's channels, and the statistics that standardise the teacher's patches."""
+
+    patch_mean: torch.Tensor
+    patch_std: torch.Tensor
+
+    def __init__(self, *, encoder: NanoEncoder, teacher_dim: int) -> None:
+        super().__init__()
+        self.encoder = encoder.requires_grad_(True)
+        self.projection = nn.Linear(encoder.config.feature_dim, teacher_dim)
+        self.register_buffer("patch_mean", torch.zeros(teacher_dim))
+        self.register_buffer("patch_std", torch.ones(teacher_dim))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """pixels (B, 3, H, W) -> the teacher's standardised patches, as guessed, (B, N, F_teacher)."""
+        return self.projection(self.encoder.grid(pixels).flatten(2).transpose(1, 2))  # type: ignore[no-any-return]
+
+
+class Distillation:
+    """The objective. `module` holds student and projection; what is saved is the encoder alone.
+
+    train_images, val_images: uint8 (N, 3, S, S), whole pictures resized to a square, in memory.
+    Raises: OptionError for sizes that do not fit; EncoderError for a teacher whose grid differs from the student's.
+    """
+
+    best_metric = "pooled_cosine"
+
+    def __init__(
+        self,
+        *,
+        encoder: NanoEncoder,
+        teacher: Teacher,
+        train_images: torch.Tensor,
+        val_images: torch.Tensor,
+        options: DistillationOptions,
+        device: torch.device,
+    ) -> None:
+        _check_options(options, train_images)
+        self.options = options
+        self.device = device
+        self.teacher = teacher
+        self.train_images = train_images
+        self.val_images = val_images
+        self.pool_index = -1
+        self.pool: _Pool | None = None
+        half = (0.5, 0.5, 0.5)
+        size = options.view_size
+        self.student_view = encoder.preprocess
+        self.teacher_view = Preprocess(
+            size=size, resize="square", mean=teacher.mean or half, std=teacher.std or half
+        )
+        patches = self._look(
+            random_views(train_images[:256], size, self._view_options(), _generator(options.seed, -1))
+        )[0]
+        if patches.shape[1] != (size // STRIDE) ** 2:
+            raise EncoderError(
+                f"The teacher's grid has {patches.shape[1]} cells at {size} pixels where the student's has "
+                f"{(size // STRIDE) ** 2}; choose a teacher whose stride is {STRIDE}."
+            )
+        self.module = _Student(encoder=encoder, teacher_dim=patches.shape[2]).to(device)
+        self.module.patch_mean.copy_(patches.float().mean(dim=(0, 1)))
+        self.module.patch_std.copy_(patches.float().std(dim=(0, 1)).clamp(min=1e-3))
+        self.steps_per_pool = options.pool_views * options.reuse // options.batch_size
+        self._val_targets: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+
+    def loss(self, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        pool = self._pool_of(step)
+        rows = self._rows_of(step)
+        pixels = self.student_view.normalise(pool.views[rows].to(self.device))  # (B, 3, S, S)
+        target = (pool.patches[rows].to(self.device).float() - self.module.patch_mean) / self.module.patch_std
+        guess = self.module(pixels).float()  # (B, N, F_teacher)
+        patch_loss = F.smooth_l1_loss(guess, target)
+        cosine = F.cosine_similarity(self._centred(guess), self._centred(target)).mean()
+        loss = self.options.patch_weight * patch_loss + self.options.cosine_weight * (1 - cosine)
+        if pool.logits is not None:
+            labels = pool.logits[rows].to(self.device).float()
+            loss = loss + self.options.class_weight * self._class_loss(self._classify(guess), labels)
+        return loss, {"patch_loss": float(patch_loss.detach()), "cosine": float(cosine.detach())}
+
+    def validate(self) -> dict[str, float]:
+        """Mean cosine between the centred pooled features of student and teacher, and how often their top classes agree,
+        on whole validation images at the size the encoder is used with."""
+        cosines, agreements = [], []
+        size = self.module.encoder.config.image_size
+        batches = _resized(self.val_images, size).split(_TEACHER_BATCH)
+        if not self._val_targets:
+            self._val_targets = [self._look(batch) for batch in batches]
+        for batch, (patches, logits) in zip(batches, self._val_targets, strict=True):
+            guess = self.module(self.student_view.normalise(batch.to(self.device))).float()
+            target = (patches.to(self.device).float() - self.module.patch_mean) / self.module.patch_std
+            cosines.append(F.cosine_similarity(self._centred(guess), self._centred(target)))
+            if logits is not None:
+                agreements.append(self._classify(guess).argmax(1) == logits.to(self.device).argmax(1))
+        numbers = {"pooled_cosine": float(torch.cat(cosines).mean())}
+        if agreements:
+            numbers["top_class_agreement"] = float(torch.cat(agreements).float().mean())
+        return numbers
+
+    def save(self, directory: Path) -> None:
+        save_nano_encoder(self.module.encoder, directory)
+
+    def _centred(self, standardised: torch.Tensor) -> torch.Tensor:
+        """(B, N, F_teacher) standardised -> pooled, centred, in the teacher's own units, (B, F_teacher)."""
+        return standardised.mean(dim=1) * self.module.patch_std
+
+    def _classify(self, guess: torch.Tensor) -> torch.Tensor:
+        """The teacher's classifier on the student's pooled guess, (B, C)."""
+        pooled = self._centred(guess) + self.module.patch_mean
+        assert self.teacher.classifier is not None
+        weight = next(self.teacher.classifier.parameters())
+        return self.teacher.classifier(pooled.to(weight.dtype)).float()  # type: ignore[no-any-return]
+
+    def _class_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """KL divergence at the temperature, scaled by its square as Hinton et al. (2015) do."""
+        heat = self.options.temperature
+        wanted = F.log_softmax(labels / heat, dim=1)
+        got = F.log_softmax(logits / heat, dim=1)
+        return F.kl_div(got, wanted, log_target=True, reduction="batchmean") * heat**2
+
+    def _rows_of(self, step: int) -> torch.Tensor:
+        """The pool's rows that belong to `step`: every pass over a pool is a permutation of its own, (B,)."""
+        place = (step % self.steps_per_pool) * self.options.batch_size + torch.arange(self.options.batch_size)
+        passes = place // self.options.pool_views
+        orders = {
+            int(turn): torch.randperm(
+                self.options.pool_views,
+                generator=_generator(self.options.seed, 1_000 * self.pool_index + int(turn)),
+            )
+            for turn in passes.unique()
+        }
+        return torch.stack(
+            [
+                orders[int(turn)][int(row)]
+                for turn, row in zip(passes, place % self.options.pool_views, strict=True)
+            ]
+        )
+
+    def _pool_of(self, step: int) -> _Pool:
+        index = step // self.steps_per_pool
+        if self.pool is None or index != self.pool_index:
+            self.pool = None  # free the old one first
+            self.pool, self.pool_index = self._make_pool(index), index
+        return self.pool
+
+    def _make_pool(self, index: int) -> _Pool:
+        generator = _generator(self.options.seed, 2**40 + index)
+        chosen = torch.cat(
+            [
+                torch.randperm(len(self.train_images), generator=generator)
+                for _ in range(-(-self.options.pool_views // len(self.train_images)))
+            ]
+        )[: self.options.pool_views]
+        views, patches, logits = [], [], []
+        for batch_number, rows in enumerate(chosen.split(_TEACHER_BATCH)):
+            view = random_views(
+                self.train_images[rows], self.options.view_size, self._view_options(), generator
+            )
+            if (
+                batch_number * self.options.mixup_share
+            ) % 1 + self.options.mixup_share >= 1:  # evenly spread: 0.5 is every other batch
+                view = mix(view, generator)
+            seen, classes = self._look(view)
+            views.append(view)
+            patches.append(seen)
+            logits.extend([] if classes is None else [classes])
+        return _Pool(torch.cat(views), torch.cat(patches), torch.cat(logits) if logits else None)
+
+    @torch.no_grad()
+    def _look(self, views: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The teacher's patches (V, N, F_teacher) and logits (V, C) of uint8 views, on the CPU."""
+        with torch.autocast(self.device.type, enabled=False):
+            seen = self.teacher(self.teacher_view.normalise(views.to(self.device)))
+        return seen.patches.cpu(), None if seen.logits is None else seen.logits.cpu()
+
+    def _view_options(self) -> ViewOptions:
+        return ViewOptions(min_area=self.options.min_area)
+
+
+def _check_options(options: DistillationOptions, train_images: torch.Tensor) -> None:
+    if options.view_size % STRIDE or options.view_size < STRIDE:
+        raise OptionError(
+            f"--view-size {options.view_size} is not a multiple of {STRIDE}; choose for example 128."
+        )
+    if options.pool_views * options.reuse % options.batch_size:
+        raise OptionError(
+            f"--pool-views {options.pool_views} times --reuse {options.reuse} is not a multiple of --batch-size {options.batch_size}; "
+            "choose powers of two."
+        )
+    if len(train_images) == 0:
+        raise OptionError(
+            "There is no training image to distil from; check the data set with pixtell datasets check."
+        )
+
+
+def _resized(images: torch.Tensor, size: int) -> torch.Tensor:
+    """uint8 (N, 3, S, S) -> uint8 (N, 3, size, size)."""
+    if images.shape[-1] == size:
+        return images
+    return torch.cat(
+        [F.interpolate(part, (size, size), mode="bicubic", antialias=True) for part in images.split(256)]
+    )
+
+
+def _generator(seed: int, stream: int) -> torch.Generator:
+    return torch.Generator().manual_seed((seed * 2_654_435_761 + stream * 40_503 + 17) % 2**63)
