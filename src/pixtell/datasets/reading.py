@@ -1,6 +1,6 @@
-"""Files of a data set -> lines, rows and names, with every fault counted instead of raised one at a time.
+"""Files of a data set -> lines, rows and names, with every fault counted rather than the first one raised.
 
-Knows nothing of a single layout; flickr.py and folder.py say what the lines mean.
+Knows no layout; flickr.py and folder.py say what the lines mean.
 """
 
 import csv
@@ -8,37 +8,25 @@ import io
 import os
 import unicodedata
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from pixtell.datasets.records import CaptionedImage, DatasetReport, clean_caption
+from pixtell.datasets.records import CaptionedImage, DatasetReport
 from pixtell.errors import DatasetError
 
-# Suffixes by which an image is recognised in a folder, in lower case; HEIC is in it so that such a file gets its own sentence when it is read.
-IMAGE_SUFFIXES = (
-    *(
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".webp",
-        ".bmp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-    ),
-    *(".tga", ".ico", ".jp2", ".avif", ".heic", ".heif"),
+# By these an image is found in a folder, in either case. HEIC is one of them so that it is refused by its name later,
+# not passed over.
+IMAGE_SUFFIXES = tuple(
+    ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .tga .jp2 .avif .heic .heif".split()
 )
 LONG_CAPTION_WORDS = 200
 _NUM_EXAMPLES = 3
 
 
 class Findings:
-    """Collects what is wrong with a data set while it is read; a kind of fault is reported once, with its count and first examples."""
+    """Collects what is wrong with a data set while it is read.
+
+    `problems` end its use; `notes` are sentences about it; a kind of fault is told once, with count and examples.
+    """
 
     def __init__(self) -> None:
         self.problems: list[str] = []
@@ -51,7 +39,7 @@ class Findings:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The notes, then one sentence a kind of fault: "Empty caption, left out: 2 (captions.csv line 3, captions.csv line 9)."."""
+        """The notes, then a sentence a kind of fault: "Empty caption, left out: 2 (a.txt line 3, b.txt line 9)."."""
         return (*self.notes, *(f"{fault}: {len(at):,} ({_first(at)})." for fault, at in self._faults.items()))
 
 
@@ -66,26 +54,24 @@ def normalise_name(name: str) -> str:
 
 
 def read_text(path: Path, findings: Findings) -> str | None:
-    """The text of a UTF-8 file, with or without a byte order mark; None, and a problem that names the line, where it is not one."""
+    """The text of a UTF-8 file, with or without a byte order mark; else None, and a problem that names the line."""
+    name = printable(str(path))
     try:
         content = path.read_bytes()
-    except OSError as error:
-        findings.problems.append(
-            f"{printable(str(path))} cannot be read ({error.strerror}); check its permissions."
-        )
-        return None
-    try:
         return content.decode("utf-8-sig")
+    except OSError as error:
+        findings.problems.append(f"{name} cannot be read ({error.strerror}); check its permissions.")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        line = error.object.count(b"\n", 0, error.start) + 1
+        byte = f"0x{error.object[error.start]:02x}"
         findings.problems.append(
-            f"{printable(str(path))}, line {line}: the byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8."
+            f"{name}, line {line}: the byte {byte} is not UTF-8; save the file as UTF-8."
         )
-        return None
+    return None
 
 
 def read_lines(path: Path, findings: Findings) -> list[tuple[int, str]]:
-    """The lines of a text file that are not blank, stripped, with their numbers from 1. Only line feeds and returns end a line."""
+    """The lines that are not blank, stripped, with their numbers from 1; only line feeds and returns end a line."""
     text = read_text(path, findings) or ""
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
@@ -94,115 +80,122 @@ def read_lines(path: Path, findings: Findings) -> list[tuple[int, str]]:
 def read_csv(
     path: Path, findings: Findings, *, required: tuple[str, ...]
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a CSV file as {column: text} with the number of their last line; faulty rows are counted and left out."""
+    """The rows of a CSV file as {column: text}, with the number of their first line; faulty ones are left out.
+
+    Column names are compared in lower case. A file without the `required` columns is a problem.
+    """
     text = read_text(path, findings)
     if text is None:
         return
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
     header: list[str] | None = None
     while True:
-        first_line = reader.line_num + 1
+        line = reader.line_num + 1
+        where = f"{path.name} line {line}"
         try:
             row = next(reader)
         except StopIteration:
             break
         except csv.Error as error:
-            findings.add(
-                "Line that is not CSV (quotes that do not match?), left out",
-                f"{path.name} line {first_line}: {error}",
-            )
+            findings.add("Line whose quotes do not match, left out with what follows", f"{where}: {error}")
             continue
         if not any(cell.strip() for cell in row):
             continue
         if header is None:
             header = [cell.strip().lower() for cell in row]
             if not set(required) <= set(header):
-                columns = ",".join(required)
-                findings.problems.append(
-                    f"{printable(str(path))} begins with {printable(','.join(row)[:60])!r}; its first line must name the columns {columns}."
-                )
-                return
+                break
         elif len(row) != len(header):
-            findings.add(
-                f"Line without exactly {len(header)} fields (a caption with commas needs quotes), left out",
-                f"{path.name} line {first_line}",
+            fault = (
+                f"Line without exactly {len(header)} fields (a caption with commas needs quotes), left out"
             )
+            findings.add(fault, where)
         else:
-            yield first_line, dict(zip(header, row, strict=True))
-    if header is None:
+            yield line, dict(zip(header, row, strict=True))
+    if header is None or not set(required) <= set(header):
+        begins = "is empty" if header is None else f"begins with {','.join(header)[:60]!a}"
         findings.problems.append(
-            f"{printable(str(path))} is empty; its first line must name the columns {','.join(required)}."
+            f"{printable(str(path))} {begins}; its first line must name the columns {','.join(required)}."
         )
 
 
-def list_files(directory: Path, findings: Findings, *, recursive: bool) -> dict[str, Path]:
-    """Every file under `directory` by its name relative to it ("cats/a.jpg"); hidden files and macOS's `__MACOSX` are passed over.
+def scan(folder: Path) -> list[tuple[str, bool]]:
+    """The names in a folder, sorted, and whether each is a folder; without hidden ones and macOS's `__MACOSX`.
 
-    One listing, no stat a caption. Names are case-sensitive, whatever the file system thinks.
+    Raises DatasetError where the folder cannot be listed.
     """
-    files: dict[str, Path] = {}
-    stack = [(directory, "")]
-    seen: set[str] = set()  # real folders: a link back up would never end
-    while stack:
-        folder, prefix = stack.pop()
-        real = os.path.realpath(folder)
-        if real in seen:
-            continue
-        seen.add(real)
-        for entry in scan(folder):
-            if entry.is_dir():
-                if recursive:
-                    stack.append((Path(entry.path), f"{prefix}{entry.name}/"))
-            elif not _is_text(entry.name):
-                findings.add("File whose name is not UTF-8, left out", f"{prefix}{entry.name}")
-            else:
-                files[normalise_name(prefix + entry.name)] = Path(entry.path)
-    return files
-
-
-def scan(folder: Path) -> list[os.DirEntry[str]]:
-    """The entries of a folder, sorted, without hidden ones and `__MACOSX`. Raises DatasetError where it cannot be listed."""
     try:
         with os.scandir(folder) as entries:
             return sorted(
-                (entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX"),
-                key=lambda entry: entry.name,
+                (entry.name, _is_folder(entry))
+                for entry in entries
+                if not entry.name.startswith(".") and entry.name != "__MACOSX"
             )
     except OSError as error:
         raise DatasetError(
-            f"The folder {printable(str(folder))} cannot be listed ({error.strerror}); check its name and permissions."
+            f"The folder {printable(str(folder))} cannot be listed ({error.strerror}); check its permissions."
         ) from error
+
+
+def list_folders(root: Path, findings: Findings, *, depth: int) -> list[Path]:
+    """`root` and the folders up to `depth` below it, nearest first; one that cannot be listed is counted."""
+    folders = [root]
+    level = [(root, scan(root))]
+    for _ in range(depth):
+        below = [folder / name for folder, entries in level for name, is_folder in entries if is_folder]
+        folders += below
+        level = [(folder, _scan_below(folder, findings)) for folder in below]
+    return folders
+
+
+def list_files(directory: Path, findings: Findings, *, recursive: bool) -> dict[str, Path]:
+    """Every file in `directory` by its name relative to it ("cats/a.jpg"), hidden ones left out.
+
+    One listing, no stat a caption. Names are case-sensitive, whatever the file system thinks. Links are followed, a
+    folder is read once.
+    """
+    files: dict[str, Path] = {}
+    seen = {os.path.realpath(directory)}  # a link back up would never end
+    stack = [(directory, "", scan(directory))]
+    while stack:
+        folder, prefix, entries = stack.pop()
+        for name, is_folder in entries:
+            path = folder / name
+            if not is_folder:
+                if _is_text(name):
+                    files[normalise_name(prefix + name)] = path
+                else:
+                    findings.add("File whose name is not UTF-8, left out", prefix + name)
+            elif recursive and (real := os.path.realpath(path)) not in seen:
+                seen.add(real)
+                stack.append((path, f"{prefix}{name}/", _scan_below(path, findings)))
+    return files
 
 
 def require_directory(name: str, data_dir: Path | None, *, needs: str) -> Path:
     """`data_dir`, if it is a folder; else a DatasetError that says what the data set `name` needs."""
     if data_dir is None:
         raise DatasetError(f"The data set {name} is read from disk; give --data-dir, a folder with {needs}.")
-    if not data_dir.exists():
-        raise DatasetError(
-            f"There is no folder {printable(str(data_dir))}; --data-dir of {name} is a folder with {needs}."
-        )
-    if not data_dir.is_dir():
-        raise DatasetError(
-            f"{printable(str(data_dir))} is a file, not a folder; --data-dir of {name} is a folder with {needs}."
-        )
-    return data_dir
+    if os.path.isdir(data_dir):  # noqa: PTH112  (Path.is_dir raises where a parent is closed to us)
+        return data_dir
+    what = f"There is no folder {printable(str(data_dir))}"
+    if os.path.lexists(data_dir):
+        what = f"{printable(str(data_dir))} is no folder"
+    raise DatasetError(f"{what}; give --data-dir of {name}, a folder with {needs}.")
 
 
 def describe_folder(folder: Path) -> str:
     """What a folder holds, for a sentence: "folders Images; files captions.csv, a.txt, b.txt and 40 more"."""
     entries = scan(folder)
-    kinds = (
-        ("folders", [entry.name for entry in entries if entry.is_dir()]),
-        ("files", [entry.name for entry in entries if not entry.is_dir()]),
-    )
-    parts = [f"{kind} {_first([printable(name) for name in names])}" for kind, names in kinds if names]
+    folders = [printable(name) for name, is_folder in entries if is_folder]
+    files = [printable(name) for name, is_folder in entries if not is_folder]
+    parts = [f"{kind} {_first(names)}" for kind, names in (("folders", folders), ("files", files)) if names]
     return "; ".join(parts) or "nothing"
 
 
 def is_image_name(name: str) -> bool:
     """Whether a file's name ends like an image's, in either case."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def build_report(
@@ -216,36 +209,53 @@ def build_report(
 ) -> DatasetReport:
     """Join what was read: one record for each image of `splits` that has a file and at least one caption.
 
-    Everything else is counted in `findings`; that nothing is left is a problem.
+    Captions come cleaned. Everything else is counted in `findings`; that nothing is left is a problem.
     """
     records = []
-    lower_names: dict[str, str] | None = None
+    missing = [image_id for image_id in sorted(splits) if image_id not in files]
+    other_case = {file_name.lower(): file_name for file_name in files} if missing else {}
+    for image_id in missing:
+        other = other_case.get(image_id.lower())
+        hint = f" (but {other} is: upper and lower case differ)" if other else ""
+        findings.add("Image that is named but not there, left out", image_id + hint)
     for image_id, split in sorted(splits.items()):
         if image_id not in files:
-            lower_names = {other.lower(): other for other in files} if lower_names is None else lower_names
-            other = lower_names.get(image_id.lower())
-            hint = f"{image_id}; upper and lower case differ: {other} is there" if other else image_id
-            findings.add("Image that is named but not there, left out", hint)
             continue
-        kept = tuple(filter(None, (clean_caption(caption) for caption in captions.get(image_id, ()))))
-        if not kept:
+        if not captions.get(image_id):
             findings.add("Image without captions, left out", image_id)
             continue
-        for caption in kept:
+        for caption in captions[image_id]:
             if caption.count(" ") >= LONG_CAPTION_WORDS:
                 findings.add(f"Caption of more than {LONG_CAPTION_WORDS} words, used as it is", image_id)
-        records.append(CaptionedImage(image_id, files[image_id], kept, split))
+        records.append(CaptionedImage(image_id, files[image_id], tuple(captions[image_id]), split))
     if not records and not findings.problems:
         findings.problems.append(
-            f"The data set {name} has no image with a caption that can be used; see its warnings."
+            f"Nothing of the data set {name} can be used: no image has both file and caption."
         )
     return DatasetReport(name, sources, tuple(findings.problems), findings.warnings, tuple(records))
+
+
+def _scan_below(folder: Path, findings: Findings) -> list[tuple[str, bool]]:
+    """Like `scan`, but a folder that cannot be listed is counted and read as empty."""
+    try:
+        return scan(folder)
+    except DatasetError:
+        findings.add("Folder that cannot be listed, left out", str(folder))
+        return []
 
 
 def _first(names: list[str]) -> str:
     """The first few of many names: "a.jpg, b.jpg, c.jpg and 5 more"."""
     more = len(names) - _NUM_EXAMPLES
     return ", ".join(names[:_NUM_EXAMPLES]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; a link that leads nowhere or in a circle is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _is_text(name: str) -> bool:

@@ -1,11 +1,11 @@
 """What a data set is once it has been read: records of one image and its captions, each in one split.
 
-Disk goes in through the other files of this folder; `CaptionedImage` records come out. Nothing here knows layouts, pixels or tokens.
+The other files of this folder read the disk and make these records. Nothing here knows layouts, pixels or tokens.
 """
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from pixtell.errors import DatasetError
 
 SPLITS = ("train", "val", "test")
-SPLIT_ALIASES = {"dev": "val", "valid": "val", "validation": "val"}
+SPLIT_ALIASES = {"dev": "val"}
 
-# What str.split() does not fold already: control characters, a byte order mark inside the text, halves of surrogate pairs.
+# What str.split() does not fold: control characters, a byte order mark inside the text, halves of surrogate pairs.
 _UNWANTED = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufeff\ud800-\udfff]")
 
 
@@ -25,7 +25,8 @@ _UNWANTED = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufeff\ud800-\udfff
 class CaptionedImage:
     """One image, its captions and its split.
 
-    `image` is a path, or a uint8 array (H, W, 3) for generated pictures; it takes no part in comparisons, `image_id` is unique in a data set.
+    `image` is a path, or a uint8 array (H, W, 3) for a generated picture. It takes no part in comparisons:
+    `image_id` is unique in a data set.
     """
 
     image_id: str
@@ -36,24 +37,26 @@ class CaptionedImage:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Everything of a data set that can be used, sorted by image_id, and what was left out or guessed on the way."""
+    """Everything of a data set that can be used, sorted by image_id, and what was left out or guessed."""
 
     name: str
     records: tuple[CaptionedImage, ...]
     warnings: tuple[str, ...] = ()
 
     def split(self, split: str) -> tuple[CaptionedImage, ...]:
-        """The records of one split; `dev` means `val`. Raises DatasetError, with what there is, where the split is unknown or empty."""
+        """The records of one split; `dev` means `val`.
+
+        Raises DatasetError, which says what there is, where the split is unknown or empty.
+        """
         wanted = SPLIT_ALIASES.get(split, split)
         chosen = tuple(record for record in self.records if record.split == wanted)
         if chosen:
             return chosen
-        there = ", ".join(
-            f"{name} ({count:,} images)" for name, count in count_images(self.records).items() if count
-        )
-        reason = f"no images in the split {split!r}" if wanted in SPLITS else f"no split named {split!r}"
+        counts = count_images(self.records)
+        there = ", ".join(f"{name} ({count:,} images)" for name, count in counts.items() if count)
+        lack = f"no images in the split {split!r}" if wanted in SPLITS else f"no split named {split!r}"
         raise DatasetError(
-            f"The data set {self.name} has {reason}; choose one of: {there or 'none, the data set is empty'}."
+            f"The data set {self.name} has {lack}; choose from: {there or 'none, it is empty'}."
         )
 
 
@@ -61,7 +64,8 @@ class Dataset:
 class DatasetReport:
     """What a check of a data set found, and what will be used of it.
 
-    `problems` stop the use of the data set; a fault that only costs some images or captions stands in `warnings` with its count.
+    `problems` stop the use of the data set; a fault that only costs some images or captions stands in
+    `warnings`, with its count.
     """
 
     name: str
@@ -78,29 +82,29 @@ class DatasetReport:
     @property
     def num_captions(self) -> Mapping[str, int]:
         """Usable captions by split, for all of SPLITS."""
-        return {
-            name: sum(len(record.captions) for record in self.records if record.split == name)
-            for name in SPLITS
-        }
+        counts = dict.fromkeys(SPLITS, 0)
+        for record in self.records:
+            counts[record.split] += len(record.captions)
+        return counts
 
     @property
     def lines(self) -> tuple[str, ...]:
         """The report as people read it, a line each: sources, problems, warnings, then what will be used."""
         captions = self.num_captions
-        used = [
-            f"{name} {count:,} images with {captions[name]:,} captions"
-            for name, count in self.num_images.items()
-            if count
-        ]
+        used = "; ".join(
+            f"{split} {count:,} images with {captions[split]:,} captions"
+            for split, count in self.num_images.items()
+            if count and not self.problems
+        )
         return (
             *self.sources,
             *(f"problem: {sentence}" for sentence in self.problems),
             *(f"warning: {sentence}" for sentence in self.warnings),
-            f"will be used: {'; '.join(used) if used and not self.problems else 'nothing'}",
+            f"will be used: {used or 'nothing'}",
         )
 
 
-def count_images(records: tuple[CaptionedImage, ...]) -> dict[str, int]:
+def count_images(records: Iterable[CaptionedImage]) -> dict[str, int]:
     """Images by split, for all of SPLITS."""
     counts = dict.fromkeys(SPLITS, 0)
     for record in records:
@@ -109,18 +113,27 @@ def count_images(records: tuple[CaptionedImage, ...]) -> dict[str, int]:
 
 
 def clean_caption(text: str) -> str:
-    """One line of text: control characters removed, white space (line separators included) folded, ends stripped."""
+    """One line of text: control characters removed, white space (line separators too) folded, ends stripped."""
     return " ".join(_UNWANTED.sub("", text).split())
 
 
-def choose_split(image_id: str, *, with_test: bool = False) -> str:
-    """The split of an image that comes without one: `val` for every tenth image by a hash of its name, else `train`.
+def choose_splits(image_ids: Iterable[str], *, with_test: bool = False) -> dict[str, str]:
+    """The splits of images that come without one: every tenth by a hash of its name is `val`, the rest `train`.
 
-    With `with_test`, another tenth is `test`. The answer depends on the name alone: adding images moves none of the others.
+    With `with_test`, another tenth is `test`. A name alone decides, so that adding images moves none of the
+    others, but for very small sets: two images or more have at least one in `train` and one in `val`.
     """
-    remainder = (
-        int.from_bytes(hashlib.sha256(image_id.encode("utf-8", "surrogatepass")).digest()[:8], "big") % 10
-    )
-    if remainder == 0:
-        return "val"
-    return "test" if with_test and remainder == 1 else "train"
+    hashes = {image_id: _hash_name(image_id) for image_id in image_ids}
+    tenths = {0: "val", 1: "test"} if with_test else {0: "val"}
+    splits = {image_id: tenths.get(value % 10, "train") for image_id, value in hashes.items()}
+    ordered = sorted(hashes, key=lambda image_id: hashes[image_id])
+    if len(ordered) > 1 and "val" not in splits.values():
+        splits[ordered[0]] = "val"
+    if ordered and "train" not in splits.values():
+        splits[ordered[-1]] = "train"
+    return splits
+
+
+def _hash_name(image_id: str) -> int:
+    """A number of 64 bits that depends on the name alone, equal on every machine."""
+    return int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "big")

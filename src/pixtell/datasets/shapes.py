@@ -1,0 +1,162 @@
+"""Generated pictures of two coloured shapes with one exact caption each: for tests and for teaching.
+
+A seed goes in, scenes come out; `draw` makes a scene a picture with numpy alone. A picture has exactly one right
+caption, which can be read off it: "A large red circle is above a small blue square." The subject is the larger
+shape, and one distance, across or down, is at least twice the other. No caption of `val` or `test` occurs in
+`train`: a model that answers right has put the words together, not remembered them.
+"""
+
+import itertools
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixtell.datasets.records import CaptionedImage, DatasetReport
+
+COLOURS = {
+    "red": (215, 40, 40),
+    "green": (40, 160, 60),
+    "blue": (45, 85, 215),
+    "yellow": (235, 195, 30),
+    "purple": (140, 50, 170),
+}
+
+# The shape drawn in the square -1..1, y downwards: which points (x, y) are inside.
+KINDS: dict[str, Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.bool_]]] = {
+    "circle": lambda x, y: x * x + y * y <= 1,
+    "square": lambda x, y: np.maximum(abs(x), abs(y)) <= 1,
+    "triangle": lambda x, y: (y <= 1) & (y >= 2 * abs(x) - 1),
+}
+
+# Where the subject lies, seen from the other shape: (x, y) of length 1, y downwards.
+RELATIONS = {"above": (0, -1), "below": (0, 1), "to the left of": (-1, 0), "to the right of": (1, 0)}
+
+NUM_IMAGES = {"train": 2000, "val": 200, "test": 200}
+IMAGE_SIZE = 64  # pixels a side
+_SUBSAMPLES = 4  # points a pixel's side at which a shape is tested, for smooth edges
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One shape; `x`, `y` (its middle) and `radius` (half its box) are fractions of the picture's side."""
+
+    kind: str  # a key of KINDS
+    colour: str  # a key of COLOURS
+    x: float
+    y: float
+    radius: float
+
+    def box(self, image_size: int = IMAGE_SIZE) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom, in pixels of a picture of `image_size` a side."""
+        x, y, radius = (value * image_size for value in (self.x, self.y, self.radius))
+        return x - radius, y - radius, x + radius, y + radius
+
+
+@dataclass(frozen=True)
+class ShapesScene:
+    """What a picture shows: two shapes that do not touch, on one light grey."""
+
+    large: Shape
+    small: Shape
+    background: int  # grey level, 0 to 255
+
+    @property
+    def relation(self) -> str:
+        """Where the large shape lies, seen from the small one: a key of RELATIONS."""
+        dx, dy = self.large.x - self.small.x, self.large.y - self.small.y
+        if abs(dx) > abs(dy):
+            return "to the right of" if dx > 0 else "to the left of"
+        return "below" if dy > 0 else "above"
+
+    @property
+    def caption(self) -> str:
+        """The one caption of the picture."""
+        large, small = self.large, self.small
+        return f"A large {large.colour} {large.kind} is {self.relation} a small {small.colour} {small.kind}."
+
+
+def draw(scene: ShapesScene, *, image_size: int = IMAGE_SIZE) -> NDArray[np.uint8]:
+    """The picture of a scene: uint8 (image_size, image_size, 3), RGB, edges smoothed."""
+    image = np.full((image_size, image_size, 3), scene.background, dtype=np.float64)
+    for shape in (scene.large, scene.small):
+        left, top, right, bottom = shape.box(image_size)
+        x0, y0 = max(int(left), 0), max(int(top), 0)
+        x1, y1 = min(int(right) + 1, image_size), min(int(bottom) + 1, image_size)
+        x = (_sample(x0, x1) - shape.x * image_size) / (shape.radius * image_size)
+        y = (_sample(y0, y1) - shape.y * image_size) / (shape.radius * image_size)
+        inside = KINDS[shape.kind](x[None, :], y[:, None])
+        cells = inside.reshape(y1 - y0, _SUBSAMPLES, x1 - x0, _SUBSAMPLES)
+        coverage = cells.mean(axis=(1, 3))[:, :, None]  # (h, w, 1), 0 to 1
+        patch = image[y0:y1, x0:x1]
+        patch += coverage * (np.array(COLOURS[shape.colour]) - patch)
+    return np.rint(image).astype(np.uint8)
+
+
+def make_scenes(
+    *, seed: int = 0, num_images: Mapping[str, int] = NUM_IMAGES
+) -> dict[str, tuple[ShapesScene, ...]]:
+    """Scenes by split, the same for the same seed. A ninth of the 900 captions is `val`'s, another `test`'s.
+
+    `make_scenes()["val"][7]` is the scene of the record whose image_id is "val-00007".
+    """
+    rng = random.Random(seed)
+    looks = list(itertools.product(KINDS, COLOURS))
+    facts = list(itertools.product(looks, RELATIONS, looks))
+    rng.shuffle(facts)
+    ninth = len(facts) // 9
+    pools = {"val": facts[:ninth], "test": facts[ninth : 2 * ninth], "train": facts[2 * ninth :]}
+    return {
+        split: tuple(_make_scene(*pools[split][index % len(pools[split])], rng) for index in range(count))
+        for split, count in num_images.items()
+    }
+
+
+def make_records(*, seed: int = 0, num_images: Mapping[str, int] = NUM_IMAGES) -> tuple[CaptionedImage, ...]:
+    """The scenes of `make_scenes`, drawn, as records sorted by image_id."""
+    scenes = make_scenes(seed=seed, num_images=num_images)
+    return tuple(
+        CaptionedImage(f"{split}-{index:05d}", draw(scene), (scene.caption,), split)
+        for split in sorted(scenes)
+        for index, scene in enumerate(scenes[split])
+    )
+
+
+def read_shapes(data_dir: Path | None = None) -> DatasetReport:
+    """Shapes: 2,400 generated pictures of two coloured shapes, one exact caption each; needs no --data-dir."""
+    warnings = () if data_dir is None else (f"Shapes are generated; --data-dir {data_dir} is not read.",)
+    sources = (f"images and captions: generated, {IMAGE_SIZE}x{IMAGE_SIZE} pixels, seed 0",)
+    return DatasetReport("shapes", sources, problems=(), warnings=warnings, records=make_records())
+
+
+def _make_scene(
+    large: tuple[str, str], relation: str, small: tuple[str, str], rng: random.Random
+) -> ShapesScene:
+    """A scene with these looks (kind, colour) and this relation; sizes and places are drawn."""
+    large_radius, small_radius = rng.uniform(0.17, 0.22), rng.uniform(0.08, 0.12)
+    along = rng.uniform(0.40, 0.50)  # from middle to middle; 0.22 + 0.12 would touch
+    across = rng.uniform(-0.20, 0.20)
+    step_x, step_y = RELATIONS[relation]
+    dx, dy = step_x * along + step_y * across, step_y * along + step_x * across  # small -> large
+
+    def place(low: float, high: float, shift: float) -> tuple[float, float]:
+        """Coordinates of the small and the large shape, `shift` apart, both wholly in the picture."""
+        low, high = max(low, large_radius - shift), min(high, 1 - large_radius - shift)
+        small_at = rng.uniform(low, high)
+        return small_at, small_at + shift
+
+    small_x, large_x = place(small_radius, 1 - small_radius, dx)
+    small_y, large_y = place(small_radius, 1 - small_radius, dy)
+    return ShapesScene(
+        Shape(*large, large_x, large_y, large_radius),
+        Shape(*small, small_x, small_y, small_radius),
+        background=int(rng.uniform(215, 250)),
+    )
+
+
+def _sample(start: int, stop: int) -> NDArray[np.float64]:
+    """The coordinates at which pixels start..stop-1 are tested, _SUBSAMPLES each: (n,) in pixels."""
+    return start + (np.arange((stop - start) * _SUBSAMPLES) + 0.5) / _SUBSAMPLES
