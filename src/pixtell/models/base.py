@@ -1,0 +1,76 @@
+"""What every captioning model promises, and what decoding needs of it.
+
+In: features of images and token ids. Out: logits. A model knows neither images, files nor tokenizers.
+
+`logits[:, t]` predicts `token_ids[:, t]` from the features and `token_ids[:, :t]`: token ids carry no bos, end
+in eos and are padded on the right, with any id (what follows has no influence on what stands before it).
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from pixtell.errors import ModelError
+
+DecodingState = Any  # what start and step carry; only the decoder that made it can read it
+
+
+class CaptionDecoder(Protocol):
+    """A language model with weights, as decoding sees it: a torch model or another runtime's.
+
+    A state is a value: a step leaves the state it was given as it was, and rows never mix.
+    """
+
+    def start(self, features: Tensor) -> tuple[Tensor, DecodingState]:
+        """features (B, F) or (B, N, F) -> logits (B, V) of the first token, state of B rows."""
+        ...
+
+    def step(self, token_ids: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]:
+        """token_ids (B,), the ones just chosen -> logits (B, V) of the next token, state of B rows."""
+        ...
+
+    def reorder(self, state: DecodingState, beam_index: Tensor) -> DecodingState:
+        """Keep and repeat rows: row i of the new state is row beam_index[i] of the old; beam_index (B',)."""
+        ...
+
+
+class CaptionModel(nn.Module, ABC):
+    """A CaptionDecoder that can be trained. A class, not a protocol: training needs all of torch's Module.
+
+    vocab_size: V; feature_dim: F.
+    """
+
+    vocab_size: int
+    feature_dim: int
+
+    @abstractmethod
+    def forward(self, features: Tensor, token_ids: Tensor, image_index: Tensor | None = None) -> Tensor:
+        """The logits of whole captions at once.
+
+        features: (B, F) or (B, N, F), or with image_index one row an image.
+        token_ids: (B, T).
+        image_index: (B,), the row of features that each caption describes: captions share an image branch.
+        Returns: logits (B, T, V). `start(features)[0]` equals `forward(features, token_ids)[:, 0]`.
+        Raises: ModelError where the features have another shape than the model's.
+        """
+
+    @abstractmethod
+    def start(self, features: Tensor) -> tuple[Tensor, DecodingState]: ...
+
+    @abstractmethod
+    def step(self, token_ids: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]: ...
+
+    @abstractmethod
+    def reorder(self, state: DecodingState, beam_index: Tensor) -> DecodingState: ...
+
+
+def check_sizes(owner: str, **sizes: int | None) -> list[str]:
+    """The problems of sizes that must be whole numbers above 0; None is not looked at."""
+    return [f"{owner} has {name} {size}" for name, size in sizes.items() if size is not None and size < 1]
+
+
+def raise_problems(problems: list[str]) -> None:
+    """Raises: ModelError with all problems of a configuration in one sentence, where there are any."""
+    if problems:
+        raise ModelError(f"This makes no model: {'; '.join(problems)}; change the model's configuration.")
