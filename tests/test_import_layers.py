@@ -272,8 +272,8 @@ def check_voices(modules: dict[str, Module]) -> Iterator[str]:
             continue
         for node in ast.walk(module.tree):
             match node:
-                case ast.Name(id="print" | "SystemExit" as name):
-                    pass
+                case ast.Name(id="print" | "SystemExit"):
+                    name = ast.unparse(node)
                 case ast.Call(func=func) if ast.unparse(func) in CALLS_OF_CLI:
                     name = ast.unparse(func)
                 case _:
