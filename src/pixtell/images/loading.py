@@ -1,0 +1,78 @@
+"""Many image sources -> resized images, uint8 (3, S, S), in order, on threads."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
+from typing import Literal, overload
+
+import torch
+
+from pixtell.errors import ImageError
+from pixtell.images.preprocess import Preprocess
+from pixtell.images.reading import ImageSource, load_image
+
+
+@overload
+def load_images(
+    sources: Iterable[ImageSource],
+    preprocess: Preprocess,
+    *,
+    threads: int | None = None,
+    on_error: Literal["raise"] = "raise",
+) -> Iterator[torch.Tensor]: ...
+@overload
+def load_images(
+    sources: Iterable[ImageSource],
+    preprocess: Preprocess,
+    *,
+    threads: int | None = None,
+    on_error: Literal["raise", "return"],
+) -> Iterator[torch.Tensor | ImageError]: ...
+def load_images(
+    sources: Iterable[ImageSource],
+    preprocess: Preprocess,
+    *,
+    threads: int | None = None,
+    on_error: Literal["raise", "return"] = "raise",
+) -> Iterator[torch.Tensor | ImageError]:
+    """Load and resize many images on threads: yields uint8 (3, S, S) in the order of `sources`.
+
+    threads: None takes one per usable core, 8 at most. `sources` is read as it is needed, a few images ahead
+    and no further. A single image is loaded on the calling thread. If the consumer stops, the threads end.
+
+    Raises: ImageError in the place of a bad image; with on_error="return" it is yielded there instead.
+    """
+
+    def load(source: ImageSource) -> torch.Tensor | ImageError:
+        try:
+            return preprocess.resize_image(load_image(source))  # (3, S, S)
+        except ImageError as error:
+            if on_error == "raise":
+                raise
+            return error
+
+    num_threads = min(8, _usable_cores()) if threads is None else threads
+    remaining = iter(sources)
+    first = list(islice(remaining, 2))
+    if len(first) < 2 or num_threads <= 1:
+        yield from map(load, chain(first, remaining))
+        return
+    executor = ThreadPoolExecutor(num_threads, thread_name_prefix="pixtell-images")
+    pending: deque[Future[torch.Tensor | ImageError]] = deque()
+    try:
+        for source in chain(first, remaining):
+            pending.append(executor.submit(load, source))
+            if len(pending) > 4 * num_threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
