@@ -1,9 +1,9 @@
 """Flickr8k on disk -> records, in the two layouts that people have.
 
-The original: `Flicker8k_Dataset/` (so misspelled, or not) beside `Flickr8k_text/` with `Flickr8k.token.txt` and
-three split files. The other: `Images/` beside `captions.txt`, a CSV file with the columns image,caption and no split
-files. Either may lie up to two folders deep, as archives unpack. Does not know the images' content. Source of the
-data: Hodosh, Young and Hockenmaier, JAIR 47 (2013).
+The original: `Flicker8k_Dataset/` (so misspelled, or not) beside `Flickr8k_text/` with `Flickr8k.token.txt`
+and three split files. The other: `Images/` beside `captions.txt`, a CSV file with the columns image,caption,
+without split files. Either may lie up to two folders deep, as archives unpack. Does not know what the images
+show. Source of the data: Hodosh, Young and Hockenmaier, JAIR 47 (2013).
 """
 
 from pathlib import Path
@@ -40,8 +40,8 @@ def read_flickr8k(data_dir: Path | None) -> DatasetReport:
     """Flickr8k: 8,000 photos of people and dogs, five captions each, split 6,000 / 1,000 / 1,000.
 
     Without the official split files a tenth of the images by a hash of their names is `val` and another tenth
-    `test`; a warning says so, for scores on such a split compare with nobody's. Raises DatasetError where `data_dir`
-    holds neither layout.
+    `test`; a warning says so, for scores on such a split compare with nobody's. Raises DatasetError where
+    `data_dir` holds neither layout.
     """
     root = require_directory("flickr8k", data_dir, needs=_NEEDS)
     findings = Findings()
@@ -69,8 +69,9 @@ def read_flickr8k(data_dir: Path | None) -> DatasetReport:
         splits = choose_splits(captions, with_test=True)
         split_source = "by a hash of the image's name"
         findings.notes.append(
-            f"The official split is unknown, for {', '.join(SPLIT_FILES.values())} are not there: a tenth of the "
-            "images by a hash of their names is val, another tenth test; scores do not compare with published ones."
+            f"The official split is unknown, for {', '.join(SPLIT_FILES.values())} are not there: a tenth of "
+            "the images by a hash of their names is val, another tenth test; scores do not compare with "
+            "published ones."
         )
         for image_id in sorted(files.keys() - captions.keys()):
             findings.add("Image without captions, left out", image_id)
@@ -117,7 +118,7 @@ def _find_file(folders: list[Path], name: str) -> Path | None:
 
 
 def _read_token_file(path: Path, findings: Findings) -> dict[str, list[str]]:
-    """`Flickr8k.token.txt` to captions by image name; its lines are "10002_693b.jpg#0<TAB>A child in pink ."."""
+    """`Flickr8k.token.txt` to captions by image name; its lines are "1000_69.jpg#0<TAB>A child in pink ."."""
     captions: dict[str, list[str]] = {}
     seen: set[str] = set()
     for number, line in read_lines(path, findings):
@@ -158,7 +159,7 @@ def _read_split_files(
 ) -> dict[str, str]:
     """The split of each image that a split file names.
 
-    An image in two splits stays in the later of train, val, test: what scores are made on is never trained on.
+    An image in two splits stays in the later of train, val, test: nothing that is scored was trained on.
     """
     splits: dict[str, str] = {}
     for split, file_name in SPLIT_FILES.items():

@@ -1,9 +1,9 @@
 """One's own pictures: a folder of images with captions in one of three formats -> records.
 
-The formats, the first one found is used: `captions.jsonl`, lines {"image": "a.jpg", "captions": ["..."]} with "split"
-if one likes; `captions.csv` with the columns image,caption (and split), a row a caption; or `a.txt` beside `a.jpg`,
-a line a caption. Images may lie in subfolders; their names are relative to the folder ("cats/a.jpg"). Images without
-a split are divided by a hash of their names. Does not know the images' content.
+The first format found is used: `captions.jsonl`, lines {"image": "a.jpg", "captions": ["..."]}, with "split" if
+one likes; `captions.csv` with the columns image,caption (and split), a row a caption; `a.txt` beside `a.jpg`, a
+line a caption. Images may lie in subfolders, their names are relative to the folder ("cats/a.jpg"). Those without
+a split are divided by a hash of their names. Does not know what the images show.
 """
 
 import json
@@ -90,10 +90,10 @@ def read_folder(data_dir: Path | None) -> DatasetReport:
         captions_source = "a .txt beside each image"
         _read_text_files(files, images, annotations)
         if not annotations.captions:
+            text_name = printable(str(PurePosixPath(images[0]).with_suffix(".txt")))
             raise DatasetError(
-                f"{printable(str(root))} holds {len(images):,} images but no captions: neither {JSONL_FILE} nor "
-                f"{CSV_FILE} nor a file like {printable(str(PurePosixPath(images[0]).with_suffix('.txt')))}; "
-                "write one of them."
+                f"{printable(str(root))} holds {len(images):,} images but no captions: neither {JSONL_FILE} "
+                f"nor {CSV_FILE} nor a file like {text_name}; write one of them."
             )
 
     for image_id in images:

@@ -13,11 +13,13 @@ from pathlib import Path, PurePosixPath
 from pixtell.datasets.records import CaptionedImage, DatasetReport
 from pixtell.errors import DatasetError
 
-# By these an image is found in a folder, in either case. HEIC is one of them so that it is refused by its name later,
-# not passed over.
-IMAGE_SUFFIXES = tuple(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .tga .jp2 .avif .heic .heif".split()
+# By these an image is found in a folder, in either case; HEIC too, to be refused by name later, not passed over.
+# fmt: off
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif", ".heic", ".heif",
 )
+# fmt: on
 LONG_CAPTION_WORDS = 200
 _NUM_EXAMPLES = 3
 
@@ -25,7 +27,7 @@ _NUM_EXAMPLES = 3
 class Findings:
     """Collects what is wrong with a data set while it is read.
 
-    `problems` end its use; `notes` are sentences about it; a kind of fault is told once, with count and examples.
+    `problems` end its use; `notes` are sentences about it; a kind of fault is told once, with its count.
     """
 
     def __init__(self) -> None:
@@ -39,7 +41,7 @@ class Findings:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The notes, then a sentence a kind of fault: "Empty caption, left out: 2 (a.txt line 3, b.txt line 9)."."""
+        """The notes, then a sentence a kind of fault: "Empty caption, left out: 2 (a.txt, b.txt)."."""
         return (*self.notes, *(f"{fault}: {len(at):,} ({_first(at)})." for fault, at in self._faults.items()))
 
 
@@ -54,7 +56,7 @@ def normalise_name(name: str) -> str:
 
 
 def read_text(path: Path, findings: Findings) -> str | None:
-    """The text of a UTF-8 file, with or without a byte order mark; else None, and a problem that names the line."""
+    """The text of a UTF-8 file, byte order mark or not; else None, and a problem that names the line."""
     name = printable(str(path))
     try:
         content = path.read_bytes()
@@ -71,7 +73,7 @@ def read_text(path: Path, findings: Findings) -> str | None:
 
 
 def read_lines(path: Path, findings: Findings) -> list[tuple[int, str]]:
-    """The lines that are not blank, stripped, with their numbers from 1; only line feeds and returns end a line."""
+    """The lines that are not blank, stripped, with their numbers from 1; only LF, CR and CRLF end a line."""
     text = read_text(path, findings) or ""
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
@@ -80,7 +82,7 @@ def read_lines(path: Path, findings: Findings) -> list[tuple[int, str]]:
 def read_csv(
     path: Path, findings: Findings, *, required: tuple[str, ...]
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a CSV file as {column: text}, with the number of their first line; faulty ones are left out.
+    """The rows of a CSV file as {column: text}, with the number of their first line, without faulty ones.
 
     Column names are compared in lower case. A file without the `required` columns is a problem.
     """
@@ -120,7 +122,7 @@ def read_csv(
 
 
 def scan(folder: Path) -> list[tuple[str, bool]]:
-    """The names in a folder, sorted, and whether each is a folder; without hidden ones and macOS's `__MACOSX`.
+    """The names in a folder, sorted, and whether each is a folder; not hidden ones, nor macOS's `__MACOSX`.
 
     Raises DatasetError where the folder cannot be listed.
     """
@@ -151,8 +153,8 @@ def list_folders(root: Path, findings: Findings, *, depth: int) -> list[Path]:
 def list_files(directory: Path, findings: Findings, *, recursive: bool) -> dict[str, Path]:
     """Every file in `directory` by its name relative to it ("cats/a.jpg"), hidden ones left out.
 
-    One listing, no stat a caption. Names are case-sensitive, whatever the file system thinks. Links are followed, a
-    folder is read once.
+    One listing, no stat a caption. Names are case-sensitive, whatever the file system thinks. Links are
+    followed, but a folder is read once.
     """
     files: dict[str, Path] = {}
     seen = {os.path.realpath(directory)}  # a link back up would never end

@@ -1,6 +1,6 @@
 """What a data set is once it has been read: records of one image and its captions, each in one split.
 
-The other files of this folder read the disk and make these records. Nothing here knows layouts, pixels or tokens.
+The other files of this folder read the disk and make these records. This one knows no layouts and no pixels.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from pixtell.errors import DatasetError
 SPLITS = ("train", "val", "test")
 SPLIT_ALIASES = {"dev": "val"}
 
-# What str.split() does not fold: control characters, a byte order mark inside the text, halves of surrogate pairs.
+# What str.split() does not fold: control characters, a byte order mark, halves of surrogate pairs.
 _UNWANTED = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufeff\ud800-\udfff]")
 
 
@@ -113,12 +113,12 @@ def count_images(records: Iterable[CaptionedImage]) -> dict[str, int]:
 
 
 def clean_caption(text: str) -> str:
-    """One line of text: control characters removed, white space (line separators too) folded, ends stripped."""
+    """One line: control characters removed, white space (line separators too) folded, ends stripped."""
     return " ".join(_UNWANTED.sub("", text).split())
 
 
 def choose_splits(image_ids: Iterable[str], *, with_test: bool = False) -> dict[str, str]:
-    """The splits of images that come without one: every tenth by a hash of its name is `val`, the rest `train`.
+    """Splits for images that come without: every tenth by a hash of its name is `val`, the rest `train`.
 
     With `with_test`, another tenth is `test`. A name alone decides, so that adding images moves none of the
     others, but for very small sets: two images or more have at least one in `train` and one in `val`.

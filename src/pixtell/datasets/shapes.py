@@ -1,9 +1,9 @@
 """Generated pictures of two coloured shapes with one exact caption each: for tests and for teaching.
 
-A seed goes in, scenes come out; `draw` makes a scene a picture with numpy alone. A picture has exactly one right
-caption, which can be read off it: "A large red circle is above a small blue square." The subject is the larger
-shape, and one distance, across or down, is at least twice the other. No caption of `val` or `test` occurs in
-`train`: a model that answers right has put the words together, not remembered them.
+A seed goes in, scenes come out; `draw` turns a scene into a picture with numpy alone. A picture has exactly
+one right caption, which can be read off it: "A large red circle is above a small blue square." The subject is
+the larger shape, and the two lie beside or above each other, never aslant. No caption of `val` or `test` occurs
+in `train`: a model that answers right has put the words together, not remembered them.
 """
 
 import itertools
@@ -37,6 +37,13 @@ RELATIONS = {"above": (0, -1), "below": (0, 1), "to the left of": (-1, 0), "to t
 
 NUM_IMAGES = {"train": 2000, "val": 200, "test": 200}
 IMAGE_SIZE = 64  # pixels a side
+
+# Sizes and places, in fractions of the picture's side. Middles are at least 2 * (0.23 - 0.03) = 0.40 apart and
+# radii add up to 0.37 at most, so that shapes never touch; 0.23 + 0.03 + 0.23 < 0.5 keeps both in the picture.
+_LARGE_RADIUS = (0.20, 0.23)
+_SMALL_RADIUS = (0.12, 0.14)
+_HALF_STEP = 0.23  # from the picture's middle to a shape's, along the relation
+_JITTER = 0.03  # at most this much off that place, along and across
 _SUBSAMPLES = 4  # points a pixel's side at which a shape is tested, for smooth edges
 
 
@@ -126,7 +133,7 @@ def make_records(*, seed: int = 0, num_images: Mapping[str, int] = NUM_IMAGES) -
 
 
 def read_shapes(data_dir: Path | None = None) -> DatasetReport:
-    """Shapes: 2,400 generated pictures of two coloured shapes, one exact caption each; needs no --data-dir."""
+    """Shapes: 2,400 generated pictures of two coloured shapes, an exact caption each; needs no --data-dir."""
     warnings = () if data_dir is None else (f"Shapes are generated; --data-dir {data_dir} is not read.",)
     sources = (f"images and captions: generated, {IMAGE_SIZE}x{IMAGE_SIZE} pixels, seed 0",)
     return DatasetReport("shapes", sources, problems=(), warnings=warnings, records=make_records())
@@ -136,23 +143,16 @@ def _make_scene(
     large: tuple[str, str], relation: str, small: tuple[str, str], rng: random.Random
 ) -> ShapesScene:
     """A scene with these looks (kind, colour) and this relation; sizes and places are drawn."""
-    large_radius, small_radius = rng.uniform(0.17, 0.22), rng.uniform(0.08, 0.12)
-    along = rng.uniform(0.40, 0.50)  # from middle to middle; 0.22 + 0.12 would touch
-    across = rng.uniform(-0.20, 0.20)
     step_x, step_y = RELATIONS[relation]
-    dx, dy = step_x * along + step_y * across, step_y * along + step_x * across  # small -> large
 
-    def place(low: float, high: float, shift: float) -> tuple[float, float]:
-        """Coordinates of the small and the large shape, `shift` apart, both wholly in the picture."""
-        low, high = max(low, large_radius - shift), min(high, 1 - large_radius - shift)
-        small_at = rng.uniform(low, high)
-        return small_at, small_at + shift
+    def place(look: tuple[str, str], side: int, radii: tuple[float, float]) -> Shape:
+        """A shape on one side of the picture's middle: 1 is the subject's."""
+        x, y = (0.5 + side * _HALF_STEP * step + rng.uniform(-_JITTER, _JITTER) for step in (step_x, step_y))
+        return Shape(*look, x, y, radius=rng.uniform(*radii))
 
-    small_x, large_x = place(small_radius, 1 - small_radius, dx)
-    small_y, large_y = place(small_radius, 1 - small_radius, dy)
     return ShapesScene(
-        Shape(*large, large_x, large_y, large_radius),
-        Shape(*small, small_x, small_y, small_radius),
+        large=place(large, 1, _LARGE_RADIUS),
+        small=place(small, -1, _SMALL_RADIUS),
         background=int(rng.uniform(215, 250)),
     )
 
