@@ -68,9 +68,9 @@ _CLIP_TYPES = ("clip", "clip_vision_model")
 def parse_encoder(text: str, output: str | None = None) -> EncoderSpec:
     """What `--encoder` says: a name, a directory, a weights file or a hub id, in this order.
 
-    text: "nano" or "vgg16" (for a directory of that name: "./nano"); the directory of a nano encoder, of a model
-        of transformers, or of a checkpoint, whose encoder is meant; a file of VGG16 weights; a hub id "org/name",
-        of which config.json is fetched and the commit noted, so that later loads get the same files.
+    text: "nano" or "vgg16" (for a directory of that name: "./nano"); the directory of a nano encoder, of a
+        model of transformers, or of a checkpoint, whose encoder is meant; a file of VGG16 weights; a hub id
+        "org/name", of which config.json is fetched and the commit noted: later loads get the same files.
     output: None takes the kind's default, or what the checkpoint was trained on.
 
     Raises:
@@ -100,10 +100,10 @@ def parse_encoder(text: str, output: str | None = None) -> EncoderSpec:
 def load_encoder(spec: EncoderSpec, *, base_dir: Path | None = None) -> Encoder:
     """The encoder that `spec` describes, frozen, in eval mode, fp32, on the CPU.
 
-    base_dir: where a relative path in `spec` starts, the directory it is stored in; None: the working directory.
+    base_dir: where a relative path in `spec` starts, the directory it is stored in; None: the working one.
 
     Raises:
-        EncoderError: an unknown kind, no such weights, weights of another shape or another hash than the spec's.
+        EncoderError: an unknown kind, no such weights, or weights of another shape or hash than the spec's.
         DownloadError: weights from the network that did not come, or came broken.
     """
     kind = _kind_of(spec.kind)

@@ -119,7 +119,7 @@ def read_transformers_config(directory: Path) -> Any:
 
 
 def load_transformers(directory: Path, auto_class: str, config: Any = None) -> tuple[Any, list[str]]:
-    """The frozen model that `auto_class` ("AutoModel", ...) makes of `directory`, and its keys without weights.
+    """The frozen model that `auto_class` ("AutoModel", ...) makes of `directory`, and keys without weights.
 
     Raises:
         EncoderError: no vision model, no weights, weights that are cut short or of other shapes.
