@@ -2,8 +2,8 @@
 
 In: features of images and token ids. Out: logits. A model knows neither images, files nor tokenizers.
 
-`logits[:, t]` predicts `token_ids[:, t]` from the features and `token_ids[:, :t]`: token ids carry no bos, end
-in eos and are padded on the right, with any id (what follows has no influence on what stands before it).
+`logits[:, t]` predicts `token_ids[:, t]` from the features and `token_ids[:, :t]`: token ids carry no bos,
+end in eos and are padded on the right, with any id (what follows has no influence on what stands before it).
 """
 
 from abc import ABC, abstractmethod

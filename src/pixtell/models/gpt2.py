@@ -1,11 +1,11 @@
 """GPT-2 with an explicit KV cache.
 
 In: embeddings (B, T, D), of a prefix or of tokens, and the cache of all positions before them. Out: hidden
-states (B, T, D) and the longer cache. It does not know where embeddings come from; positions are added here and
-nowhere else.
+states (B, T, D) and the longer cache. It does not know where embeddings come from; positions are added here
+and nowhere else.
 
 Parameter names are the hub's (`wte`, `wpe`, `h.N.attn.c_attn`, ..., `ln_f`) without their `transformer.`; the
-hub's projections are stored transposed (Conv1D), ours are Linear. Pre-norm blocks, gelu_new, tied output head.
+hub's projections are stored transposed (Conv1D), ours are Linear. Pre-norm, gelu_new, tied output head.
 Reference: Radford et al., Language Models are Unsupervised Multitask Learners, 2019.
 """
 

@@ -1,0 +1,112 @@
+"""The conventional system: an image branch and an LSTM branch, merged before the next word is chosen.
+
+In: features and token ids. Out: logits. Whole captions are trained at once: the LSTM reads each caption one
+time, not once per word of it.
+Reference: Tanti et al., What is the Role of Recurrent Neural Networks (RNNs) in an Image Caption Generator?,
+2017: the merge architecture.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pixtell.errors import ModelError
+from pixtell.models.base import CaptionModel, check_sizes, raise_problems
+
+
+@dataclass(frozen=True)
+class LstmConfig:
+    """The sizes of the merge network. Raises: ModelError naming everything that is wrong."""
+
+    feature_dim: int  # F
+    vocab_size: int  # V
+    width: int = 256  # of both branches, of token embeddings and of the merged layer
+    dropout: float = 0.5  # of features and of token embeddings, in training
+    normalise_features: bool = False  # to length 1, after a grid's mean
+
+    def __post_init__(self) -> None:
+        problems = check_sizes(
+            "the lstm", feature_dim=self.feature_dim, vocab_size=self.vocab_size, width=self.width
+        )
+        if not 0 <= self.dropout < 1:
+            problems.append(f"the lstm has dropout {self.dropout}, which is not in 0 <= dropout < 1")
+        raise_problems(problems)
+
+
+@dataclass(frozen=True)
+class LstmState:
+    """What decoding carries: the LSTM's state and the image branch, which never changes."""
+
+    hidden: Tensor  # h (1, B, W)
+    cell: Tensor  # c (1, B, W)
+    image: Tensor  # (B, W)
+
+
+class LstmCaptioner(CaptionModel):
+    """features -> dropout -> dense (relu); tokens -> embedding -> dropout -> LSTM; sum -> dense (relu) -> V.
+
+    A grid of features is averaged first. The bos embedding that the LSTM reads first is learned.
+    """
+
+    def __init__(self, config: LstmConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vocab_size = config.vocab_size
+        self.feature_dim = config.feature_dim
+        self.image = nn.Linear(config.feature_dim, config.width)
+        self.bos = nn.Parameter(torch.randn(config.width))
+        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        self.lstm = nn.LSTM(config.width, config.width, batch_first=True)
+        self.merge = nn.Linear(config.width, config.width)
+        self.output = nn.Linear(config.width, config.vocab_size)
+
+    def forward(self, features: Tensor, token_ids: Tensor, image_index: Tensor | None = None) -> Tensor:
+        image = self._read_image(features)  # (B', W)
+        if image_index is not None:
+            image = image.index_select(0, image_index)  # (B, W)
+        read = self.embedding(token_ids[:, :-1])  # (B, T - 1, W): the last token predicts nothing
+        embeddings = torch.cat((self._bos(token_ids.shape[0]), read), dim=1)  # (B, T, W)
+        outputs, _ = self.lstm(self._drop(embeddings))  # (B, T, W)
+        return self._merge(image.unsqueeze(1), outputs)  # (B, T, V)
+
+    def start(self, features: Tensor) -> tuple[Tensor, LstmState]:
+        image = self._read_image(features)  # (B, W)
+        outputs, (hidden, cell) = self.lstm(self._drop(self._bos(image.shape[0])))  # (B, 1, W)
+        return self._merge(image, outputs[:, 0]), LstmState(hidden, cell, image)
+
+    def step(self, token_ids: Tensor, state: LstmState) -> tuple[Tensor, LstmState]:
+        embeddings = self._drop(self.embedding(token_ids.unsqueeze(1)))  # (B, 1, W)
+        outputs, (hidden, cell) = self.lstm(embeddings, (state.hidden, state.cell))  # (B, 1, W)
+        return self._merge(state.image, outputs[:, 0]), LstmState(hidden, cell, state.image)
+
+    def reorder(self, state: LstmState, beam_index: Tensor) -> LstmState:
+        return LstmState(
+            state.hidden.index_select(1, beam_index),
+            state.cell.index_select(1, beam_index),
+            state.image.index_select(0, beam_index),
+        )
+
+    def _read_image(self, features: Tensor) -> Tensor:
+        """features (B, F) or (B, N, F) -> the image branch (B, W)."""
+        if features.dim() not in (2, 3) or features.shape[-1] != self.feature_dim:
+            raise ModelError(
+                f"Features of shape {tuple(features.shape[1:])} do not fit: this model takes "
+                f"({self.feature_dim},) or (N, {self.feature_dim}); use the encoder that it was made for."
+            )
+        pooled = features.mean(dim=1) if features.dim() == 3 else features  # (B, F)
+        if self.config.normalise_features:
+            pooled = F.normalize(pooled, dim=-1)
+        return F.relu(self.image(self._drop(pooled)))
+
+    def _bos(self, rows: int) -> Tensor:
+        return self.bos.expand(rows, 1, -1)  # (B, 1, W)
+
+    def _drop(self, values: Tensor) -> Tensor:
+        return F.dropout(values, self.config.dropout, self.training)
+
+    def _merge(self, image: Tensor, outputs: Tensor) -> Tensor:
+        """image and outputs (B, ..., W) -> logits (B, ..., V)."""
+        logits: Tensor = self.output(F.relu(self.merge(image + outputs)))
+        return logits
