@@ -70,7 +70,7 @@ def imported_by(*arguments: str) -> set[str]:
     """The top-level names of what a fresh Python imports on the way, by its own account."""
     command = [sys.executable, "-X", "importtime", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[-400:]
     lines = (line for line in done.stderr.splitlines() if line.startswith("import time:"))
     return {line.rpartition("|")[2].strip().split(".")[0] for line in lines}
 
