@@ -29,7 +29,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
+	$(BIN)/pytest --hypothesis-profile ci -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 wheel: $(VENV)/.installed-dev
 	rm -rf dist
