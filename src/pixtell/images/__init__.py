@@ -8,8 +8,16 @@
 It knows no encoder, data set or feature. Pillow is imported only for what simplejpeg cannot do.
 """
 
-from pixtell.images.loading import load_images
+from pixtell.images.loading import load_images, map_in_order
 from pixtell.images.preprocess import Preprocess
-from pixtell.images.reading import MAX_IMAGE_PIXELS, ImageSource, load_image
+from pixtell.images.reading import MAX_IMAGE_PIXELS, ImageSource, load_image, read_image_bytes
 
-__all__ = ["MAX_IMAGE_PIXELS", "ImageSource", "Preprocess", "load_image", "load_images"]
+__all__ = [
+    "MAX_IMAGE_PIXELS",
+    "ImageSource",
+    "Preprocess",
+    "load_image",
+    "load_images",
+    "map_in_order",
+    "read_image_bytes",
+]

@@ -2,16 +2,19 @@
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
-from typing import Literal, overload
+from typing import Literal, TypeVar, overload
 
 import torch
 
 from pixtell.errors import ImageError
 from pixtell.images.preprocess import Preprocess
 from pixtell.images.reading import ImageSource, load_image
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @overload
@@ -53,17 +56,27 @@ def load_images(
                 raise
             return error
 
+    return map_in_order(load, sources, threads=threads)
+
+
+def map_in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], *, threads: int | None = None
+) -> Iterator[Result]:
+    """Yield function(item) in the order of `items`, computed on threads; `load_images` in general.
+
+    threads, look-ahead, a single item, an early stop: as `load_images` says. An exception comes in its place.
+    """
     num_threads = min(8, _usable_cores()) if threads is None else threads
-    remaining = iter(sources)
+    remaining = iter(items)
     first = list(islice(remaining, 2))
     if len(first) < 2 or num_threads <= 1:
-        yield from map(load, chain(first, remaining))
+        yield from map(function, chain(first, remaining))
         return
     executor = ThreadPoolExecutor(num_threads, thread_name_prefix="pixtell-images")
-    pending: deque[Future[torch.Tensor | ImageError]] = deque()
+    pending: deque[Future[Result]] = deque()
     try:
-        for source in chain(first, remaining):
-            pending.append(executor.submit(load, source))
+        for item in chain(first, remaining):
+            pending.append(executor.submit(function, item))
             if len(pending) > 4 * num_threads:
                 yield pending.popleft().result()
         while pending:

@@ -65,7 +65,7 @@ def load_image(source: ImageSource) -> NDArray[np.uint8]:
     if isinstance(source, bytes):
         return _decode(source, "image bytes")
     if isinstance(source, str | Path):
-        return _decode(_read_file(Path(source)), str(source))
+        return _decode(read_image_bytes(Path(source)), str(source))
     from PIL import Image
 
     if isinstance(source, Image.Image):
@@ -91,7 +91,8 @@ def _load_array(array: NDArray[Any]) -> NDArray[np.uint8]:
     raise ImageError("array", f"its shape is {array.shape}; give (H, W, 3), (H, W) grey or (H, W, 4) RGBA.")
 
 
-def _read_file(path: Path) -> bytes:
+def read_image_bytes(path: Path) -> bytes:
+    """The bytes of an image file, not yet decoded. Raises: ImageError where there is no readable file."""
     name = str(path)
     try:
         status = path.stat()
