@@ -1,26 +1,118 @@
 """Any vision backbone that transformers reads: as a frozen encoder, and as a teacher to distil from.
 
-In: a directory in transformers' layout. transformers is imported inside functions only.
+In: a directory in transformers' layout, or a hub id. transformers is imported inside functions only.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from pixtell.encoders.base import freeze
+from pixtell.encoders.base import EncoderSpec, check_output, fingerprint_of, freeze
+from pixtell.encoders.pretrained import (
+    architecture_of,
+    image_size_of,
+    load_model,
+    model_directory,
+    name_some,
+    read_config,
+    read_preprocess,
+)
 from pixtell.errors import EncoderError
-from pixtell.files import read_json
+from pixtell.images import Preprocess
 
-Statistics = tuple[float, float, float]
-
-IMAGENET_MEAN: Statistics = (0.485, 0.456, 0.406)
-IMAGENET_STD: Statistics = (0.229, 0.224, 0.225)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 # Trained on pixels in -1..1, that is RGB / 127.5 - 1; most others were trained on ImageNet's statistics.
 _HALF_MODELS = ("mobilenet_v1", "mobilenet_v2", "vit", "beit")
+
+
+class HubEncoder(nn.Module):
+    """A backbone as an Encoder.
+
+    "patches": the last layer's grid (B, C, h, w), row by row, or its tokens without those that stand before
+    the grid (class, distillation, registers); (B, N, F). "pooled": the model's own pooled output, or the mean
+    of the patches where it has none; (B, F).
+    """
+
+    def __init__(self, *, backbone: nn.Module, name: str, output: str, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.backbone = freeze(backbone)
+        self.name = name
+        self.output = output
+        self.preprocess = preprocess
+        with torch.no_grad():
+            features = self(torch.zeros(1, 3, preprocess.size, preprocess.size))
+        self.feature_shape = tuple(features.shape[1:])
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of(self, architecture_of(self.backbone.config), self.output)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        outputs = self.backbone(pixel_values=pixels.to(next(self.backbone.parameters()).dtype))
+        pooled = getattr(outputs, "pooler_output", None)
+        if self.output == "pooled" and pooled is not None:
+            return torch.flatten(pooled, 1)  # (B, F)
+        patches = _patches(outputs.last_hidden_state)  # (B, N, F)
+        return patches.mean(1) if self.output == "pooled" else patches
+
+
+def load_hub_encoder(spec: EncoderSpec, *, base_dir: Path | None = None) -> HubEncoder:
+    """The encoder of `spec`, fp32, on the CPU.
+
+    Raises:
+        EncoderError: no such directory, no vision model, damaged weights, or no such output.
+        DownloadError: a hub id whose files cannot be had.
+    """
+    check_output(spec.output, ("patches", "pooled"), f"encoder {spec.source}")
+    directory = model_directory(spec, base_dir)
+    config = read_config(directory)
+    config = getattr(config, "vision_config", config)  # of two towers, the one that sees
+    model, missing = load_model(directory, "AutoModel", config)
+    if missing and all(key.startswith("pooler.") for key in missing):
+        model.pooler = None  # saved without: it would be random
+    elif missing:
+        raise EncoderError(f"the weights in {directory} lack {name_some(missing)}: save the model again.")
+    preprocess = _read_preprocess(directory, config)
+    try:
+        return HubEncoder(
+            backbone=model, name=spec.hub_id or directory.name, output=spec.output, preprocess=preprocess
+        )
+    except (AttributeError, TypeError, ValueError, RuntimeError) as cause:
+        raise EncoderError(
+            f"{directory} holds a {type(model).__name__}, which gives no patches of an image of "
+            f"{preprocess.size} pixels a side: choose another model."
+        ) from cause
+
+
+def _read_preprocess(directory: Path, config: Any) -> Preprocess:
+    half = config.model_type in _HALF_MODELS
+    default = Preprocess(
+        size=image_size_of(config),
+        resize="square",
+        mean=(0.5, 0.5, 0.5) if half else IMAGENET_MEAN,
+        std=(0.5, 0.5, 0.5) if half else IMAGENET_STD,
+        interpolation="bilinear",
+    )
+    return read_preprocess(directory, default)
+
+
+def _patches(hidden: torch.Tensor) -> torch.Tensor:
+    """A grid (B, C, h, w) or tokens (B, n + N, F) to patches (B, N, F).
+
+    Images are square, so N is the largest square in the number of tokens: 197 = 1 + 14 x 14.
+    """
+    if hidden.ndim == 4:
+        return hidden.flatten(2).transpose(1, 2)  # (B, N, F)
+    return hidden[:, -(math.isqrt(hidden.shape[1]) ** 2) :]  # (B, N, F)
+
+
+# ---- the teacher
 
 
 class TeacherOutput(NamedTuple):
@@ -38,7 +130,12 @@ class Teacher(nn.Module):
     """
 
     def __init__(
-        self, *, backbone: nn.Module, classifier: nn.Module | None, mean: Statistics, std: Statistics
+        self,
+        *,
+        backbone: nn.Module,
+        classifier: nn.Module | None,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -52,9 +149,8 @@ class Teacher(nn.Module):
         dtype = next(self.backbone.parameters()).dtype
         pixels = pixels.to(dtype).contiguous(memory_format=torch.channels_last)  # (B, 3, H, W)
         outputs = self.backbone(pixels)
-        patches = outputs.last_hidden_state.flatten(2).transpose(1, 2)  # (B, F, h, w) -> (B, N, F)
         logits = None if self.classifier is None else self.classifier(outputs.pooler_output)  # (B, C)
-        return TeacherOutput(patches, outputs.pooler_output.flatten(1), logits)
+        return TeacherOutput(_patches(outputs.last_hidden_state), outputs.pooler_output.flatten(1), logits)
 
 
 def load_teacher(source: str | Path) -> Teacher:
@@ -65,19 +161,24 @@ def load_teacher(source: str | Path) -> Teacher:
             lack the classifier or anything else.
     """
     directory = Path(source)
-    config = read_transformers_config(directory)
+    config = read_config(directory)
     classifies = any("ForImageClassification" in name for name in config.architectures or ())
-    auto_class = "AutoModelForImageClassification" if classifies else "AutoModel"
-    model, missing = load_transformers(directory, auto_class)
+    model, missing = load_model(
+        directory, "AutoModelForImageClassification" if classifies else "AutoModel", config
+    )
     if any(key.startswith("classifier") for key in missing):
         raise EncoderError(
             f"{directory} has no weights for its classifier, which distillation needs: save the whole model."
         )
     if missing:
-        raise EncoderError(f"the weights in {directory} lack {_some(missing)}: save the model again.")
-    backbone = model.base_model
-    mean, std = pixel_statistics(directory, config.model_type)
-    teacher = Teacher(backbone=backbone, classifier=getattr(model, "classifier", None), mean=mean, std=std)
+        raise EncoderError(f"the weights in {directory} lack {name_some(missing)}: save the model again.")
+    preprocess = _read_preprocess(directory, config)
+    teacher = Teacher(
+        backbone=model.base_model,
+        classifier=getattr(model, "classifier", None),
+        mean=preprocess.mean,
+        std=preprocess.std,
+    )
     _check_teacher(model, teacher, directory)
     return teacher
 
@@ -85,7 +186,10 @@ def load_teacher(source: str | Path) -> Teacher:
 @torch.no_grad()
 def _check_teacher(model: Any, teacher: Teacher, directory: Path) -> None:
     pixels = torch.zeros(1, 3, 64, 64)
-    outputs = teacher.backbone(pixels)
+    try:
+        outputs = teacher.backbone(pixels)
+    except (ValueError, RuntimeError) as cause:
+        raise EncoderError(f"{directory} sees one size only: distil from a convolutional network.") from cause
     if outputs.last_hidden_state.ndim != 4 or getattr(outputs, "pooler_output", None) is None:
         raise EncoderError(f"{directory} gives no grid of features: distil from a convolutional network.")
     logits = teacher(pixels).logits
@@ -93,78 +197,3 @@ def _check_teacher(model: Any, teacher: Teacher, directory: Path) -> None:
         raise EncoderError(
             f"the classifier in {directory} reads more than the pooled output: choose another."
         )
-
-
-def read_transformers_config(directory: Path) -> Any:
-    """The transformers config of the vision model in `directory`.
-
-    Raises:
-        EncoderError: no such directory, no config.json, a model that transformers does not know.
-    """
-    from transformers import AutoConfig
-
-    if not directory.is_dir():
-        raise EncoderError(
-            f"no directory {directory}: give one with a transformers model (config.json, weights)."
-        )
-    stored = read_json(directory / "config.json", EncoderError)
-    model_type = stored.get("model_type") if isinstance(stored, dict) else None
-    try:
-        return AutoConfig.from_pretrained(directory, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as cause:
-        raise EncoderError(
-            f"{directory} is not a vision model that transformers knows (model_type {model_type!r}): "
-            "give the directory of one, such as MobileNetV2 or ViT."
-        ) from cause
-
-
-def load_transformers(directory: Path, auto_class: str, config: Any = None) -> tuple[Any, list[str]]:
-    """The frozen model that `auto_class` ("AutoModel", ...) makes of `directory`, and keys without weights.
-
-    Raises:
-        EncoderError: no vision model, no weights, weights that are cut short or of other shapes.
-    """
-    import transformers
-    from safetensors import SafetensorError
-
-    try:
-        model, info = getattr(transformers, auto_class).from_pretrained(
-            directory, config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
-        )
-    except ValueError as cause:  # a config that this auto class has no model for
-        raise EncoderError(
-            f"{directory} is not a vision model that transformers can load: give another."
-        ) from cause
-    except (OSError, RuntimeError, SafetensorError, EOFError) as cause:
-        reason = str(cause).strip().splitlines()[0].rstrip(".")
-        raise EncoderError(
-            f"the weights in {directory} cannot be loaded ({reason}): save or download the model again."
-        ) from cause
-    if getattr(model, "main_input_name", None) != "pixel_values":
-        raise EncoderError(
-            f"{directory} holds a {type(model).__name__}, which is not a vision model: give another."
-        )
-    return freeze(model), sorted(info["missing_keys"])
-
-
-def pixel_statistics(directory: Path, model_type: str) -> tuple[Statistics, Statistics]:
-    """Mean and std of a model's pixels: from its preprocessor_config.json, else by its type."""
-    path = directory / "preprocessor_config.json"
-    stored = read_json(path, EncoderError) if path.exists() else {}
-    half: Statistics = (0.5, 0.5, 0.5)
-    default = (half, half) if model_type in _HALF_MODELS else (IMAGENET_MEAN, IMAGENET_STD)
-    mean, std = stored.get("image_mean", default[0]), stored.get("image_std", default[1])
-    return _three_floats(mean, path), _three_floats(std, path)
-
-
-def _three_floats(value: Any, path: Path) -> Statistics:
-    try:
-        red, green, blue = (float(item) for item in value)
-    except (TypeError, ValueError) as cause:
-        raise EncoderError(f"{path} has {value!r} where three numbers belong: correct it.") from cause
-    return red, green, blue
-
-
-def _some(keys: list[str]) -> str:
-    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-    return ", ".join(keys[:3]) + more
