@@ -18,7 +18,6 @@ from pixtell.models.configs import read_config
 from pixtell.models.gpt2 import Gpt2Config
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in the order of preference
-_TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt")
 
 
 def find_gpt2(source: str | Path, *, revision: str | None = None) -> Path:
@@ -31,10 +30,13 @@ def find_gpt2(source: str | Path, *, revision: str | None = None) -> Path:
         from pixtell.downloads import fetch_hub_files
 
         hub_id = str(source)
-        optional = (_WEIGHTS[0], *_TOKENIZER)
+        optional = ["model.safetensors", "tokenizer.json"]
         directory = fetch_hub_files(hub_id, ["config.json"], optional=optional, revision=revision)
-        if not (directory / _WEIGHTS[0]).exists():
-            directory = fetch_hub_files(hub_id, [_WEIGHTS[1]], revision=directory.name)
+        commit = directory.name
+        if not (directory / "model.safetensors").exists():
+            fetch_hub_files(hub_id, ["pytorch_model.bin"], revision=commit)
+        if not (directory / "tokenizer.json").exists():
+            fetch_hub_files(hub_id, ["vocab.json", "merges.txt"], revision=commit)
     if not (directory / "config.json").exists() or not any((directory / name).exists() for name in _WEIGHTS):
         weights = " or ".join(_WEIGHTS)
         raise CheckpointError(
