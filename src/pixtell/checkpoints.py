@@ -14,7 +14,7 @@ import torch
 
 from pixtell.encoders import load_encoder
 from pixtell.encoders.base import Encoder, EncoderSpec
-from pixtell.errors import CheckpointError, DownloadError, PixtellError
+from pixtell.errors import CheckpointError, DownloadError
 from pixtell.files import atomic_path, read_json, write_json
 from pixtell.models import FAMILIES, CaptionModel, build_model
 from pixtell.tokenizers import Tokenizer, load_tokenizer
@@ -110,7 +110,9 @@ def find_checkpoint(source: str | Path) -> Path:
     if (directory / "config.json").is_file():
         return directory
     if directory.exists():
-        raise CheckpointError(f"{directory} is no checkpoint: it has no config.json; name a run's or a checkpoint's directory.")
+        raise CheckpointError(
+            f"{directory} is no checkpoint: it has no config.json; name a run's or a checkpoint's directory."
+        )
     if str(source).count("/") == 1 and not str(source).startswith((".", "/", "~")):
         return _fetch_checkpoint(str(source))
     raise CheckpointError(
@@ -122,7 +124,9 @@ def read_config(directory: Path) -> CheckpointConfig:
     """Raises: CheckpointError where config.json is missing, damaged or of something else."""
     stored = read_json(directory / "config.json", CheckpointError)
     if not isinstance(stored, Mapping) or "family" not in stored:
-        raise CheckpointError(f"{directory / 'config.json'} describes no captioning model; name a directory that pixtell train wrote.")
+        raise CheckpointError(
+            f"{directory / 'config.json'} describes no captioning model; name a directory that pixtell train wrote."
+        )
     if stored["family"] not in FAMILIES:
         raise CheckpointError(
             f"{directory} is of the family {stored['family']!r}; this pixtell knows {', '.join(FAMILIES)}: take a newer one."
@@ -137,7 +141,9 @@ def read_config(directory: Path) -> CheckpointConfig:
             unsure_below=stored.get("unsure_below"),
         )
     except (KeyError, TypeError, ValueError) as cause:
-        raise CheckpointError(f"{directory / 'config.json'} lacks or garbles {cause}; copy the checkpoint again.") from cause
+        raise CheckpointError(
+            f"{directory / 'config.json'} lacks or garbles {cause}; copy the checkpoint again."
+        ) from cause
 
 
 def model_config_json(config: Any) -> dict[str, Any]:
@@ -160,28 +166,29 @@ def _fetch_checkpoint(hub_id: str) -> Path:
 
 
 def _save_weights(path: Path, module: torch.nn.Module, *, half: bool) -> None:
-    from safetensors.torch import save_model
+    from safetensors.torch import save_file
 
+    tensors = {name: value.detach().contiguous() for name, value in module.state_dict().items()}
+    if half:
+        tensors = {
+            name: value.half() if value.is_floating_point() else value for name, value in tensors.items()
+        }
     with atomic_path(path) as temporary:
-        if half:
-            dtype = next(module.parameters()).dtype
-            module.half()
-            save_model(module, str(temporary))
-            module.to(dtype)
-        else:
-            save_model(module, str(temporary))
+        save_file(tensors, str(temporary))
 
 
 def _load_weights(path: Path, module: torch.nn.Module) -> None:
     """Put a safetensors file's weights into `module`, in the module's dtype. Raises: CheckpointError."""
-    from safetensors.torch import load_model
+    from safetensors.torch import load_file
 
     if not path.is_file():
         raise CheckpointError(f"{path} is missing; the checkpoint is not whole: copy or train it again.")
     try:
-        load_model(module, str(path))
-    except PixtellError:
-        raise
-    except Exception as cause:  # safetensors and torch raise types of their own for a file cut short or of other shapes
+        module.load_state_dict(load_file(path))  # copies into the module's own dtype
+    except (
+        Exception
+    ) as cause:  # safetensors and torch raise types of their own for a file cut short or of other shapes
         reason = str(cause).strip().splitlines()[0]
-        raise CheckpointError(f"{path} cannot be loaded ({reason}); it is cut short or of another model: copy it again.") from cause
+        raise CheckpointError(
+            f"{path} cannot be loaded ({reason}); it is cut short or of another model: copy it again."
+        ) from cause

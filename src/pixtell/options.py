@@ -6,9 +6,8 @@ In: frozen dataclasses whose fields carry `metadata={"help": ...}`. Out: a funct
 import dataclasses
 import inspect
 import typing
-from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Optional
 
 from pixtell.errors import OptionError
 
@@ -24,25 +23,30 @@ def option(default: Any, text: str, **metadata: Any) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def command(run: Callable[..., None], *groups: type) -> Callable[..., None]:
+@dataclasses.dataclass(frozen=True)
+class OnlyGiven:
+    """A group of flags of which only those that were typed are passed on, as a dict: the others come from elsewhere (a model's own
+    defaults, say)."""
+
+    group: type
+
+
+def command(run: Callable[..., None], *groups: "type | OnlyGiven") -> Callable[..., None]:
     """A function for typer with one parameter for every field of `groups`; it calls `run` with one instance of each group.
 
     A field of the name and type `beam_size: int` becomes `--beam-size INTEGER`; a bool that is False becomes `--resume` alone.
-    A field that two groups share is one flag.
+    A field that two groups share is one flag, declared by the first.
     """
     parameters: dict[str, inspect.Parameter] = {}
     for group in groups:
-        hints = typing.get_type_hints(group)
-        for field in dataclasses.fields(group):
-            if field.metadata.get("help"):
-                parameters.setdefault(field.name, _parameter(field, hints[field.name]))
+        for parameter in _parameters(group):
+            parameters.setdefault(parameter.name, parameter)
 
     def call(**values: Any) -> None:
         run(*(_instance(group, values) for group in groups))
 
-    ordered = sorted(parameters.values(), key=lambda parameter: not parameter.annotation.__metadata__[0].__class__.__name__.startswith("Argument"))
-    call.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]
-    call.__annotations__ = {parameter.name: parameter.annotation for parameter in ordered}
+    call.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
+    call.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
     call.__doc__ = run.__doc__
     return call
 
@@ -57,37 +61,52 @@ def check_positive(group: object, *names: str) -> None:
     for name in names:
         value = getattr(group, name)
         if value is not None and value <= 0:
-            raise OptionError(f"{flag_name(name)} {value} is not above zero; give a number such as 1 or leave it out.")
+            raise OptionError(
+                f"{flag_name(name)} {value} is not above zero; give a number such as 1 or leave it out."
+            )
 
 
-def _instance(group: type, values: dict[str, Any]) -> Any:
-    names = {field.name for field in dataclasses.fields(group)}
-    return group(**{name: value for name, value in values.items() if name in names})
+def _instance(group: "type | OnlyGiven", values: dict[str, Any]) -> Any:
+    kind = group.group if isinstance(group, OnlyGiven) else group
+    own = {field.name: values[field.name] for field in dataclasses.fields(kind) if field.name in values}
+    if isinstance(group, OnlyGiven):
+        return {name: value for name, value in own.items() if value is not None}
+    return kind(**own)
 
 
-def _parameter(field: "dataclasses.Field[Any]", hint: Any) -> inspect.Parameter:
+def _parameters(group: "type | OnlyGiven") -> Iterator[inspect.Parameter]:
+    kind = group.group if isinstance(group, OnlyGiven) else group
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        if "help" in field.metadata:
+            hint = hints[field.name]
+            if isinstance(group, OnlyGiven):
+                yield _parameter(field, hint if _allows_none(hint) else Optional[hint], None)
+            else:
+                yield _parameter(field, hint, _default_of(field))
+
+
+def _parameter(field: "dataclasses.Field[Any]", hint: Any, default: Any) -> inspect.Parameter:
     import typer
 
     text = field.metadata["help"]
-    default = field.default
-    if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
-        default = field.default_factory()
-    if field.metadata.get("argument"):
-        info: Any = typer.Argument(help=text)
-    else:
-        info = typer.Option(flag_name(field.name), help=text)
+    info: Any = (
+        typer.Argument(help=text)
+        if field.metadata.get("argument")
+        else typer.Option(flag_name(field.name), help=text)
+    )
     if field.metadata.get("required"):
         default = inspect.Parameter.empty
-        hint = _without_none(hint)
-    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, info])
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, info]
+    )
 
 
-def _without_none(hint: Any) -> Any:
-    """`Path | None` -> `Path`: typer asks for a required flag only where None is not allowed."""
-    kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
-    return kinds[0] if len(kinds) == 1 and type(None) in typing.get_args(hint) else hint
+def _default_of(field: "dataclasses.Field[Any]") -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
 
 
-def as_path(value: str | Path | None) -> Path | None:
-    """A path a person typed, `~` resolved."""
-    return None if value is None else Path(value).expanduser()
+def _allows_none(hint: Any) -> bool:
+    return type(None) in typing.get_args(hint)

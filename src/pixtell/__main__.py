@@ -1,0 +1,5 @@
+"""python -m pixtell"""
+
+from pixtell.cli import main
+
+main()

@@ -1,0 +1,174 @@
+"""Images in, captions out: encoder, model and tokenizer put together.
+
+In: paths, bytes, arrays or Pillow images. Out: `Caption` values, one for one. Everything on the road is batched. It knows neither
+training nor evaluation; they use it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+
+from pixtell.checkpoints import load_checkpoint
+from pixtell.decoding import DecodedCaption, DecodingOptions, decode
+from pixtell.devices import Placement, choose_placement
+from pixtell.encoders.base import Encoder
+from pixtell.errors import ImageError, OptionError
+from pixtell.images import ImageSource, load_images
+from pixtell.models.base import CaptionDecoder
+from pixtell.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Caption:
+    """One caption of one image.
+
+    text: a sentence, capital first, full stop last. token_ids: without eos. logprob: sum of natural logs over the new tokens, eos
+    included. unsure: the mean over tokens is below what the model's makers saw on its own kind of pictures.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprob: float
+    unsure: bool = False
+
+
+Captions: TypeAlias = "Caption | list[Caption]"  # a list where num_captions is over one
+
+
+class Captioner:
+    """An encoder, a model and a tokenizer, ready to caption."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        encoder: Encoder,
+        model: CaptionDecoder,
+        tokenizer: Tokenizer,
+        decoding: DecodingOptions,
+        placement: Placement,
+        unsure_below: float | None = None,
+    ) -> None:
+        self.name = name
+        self.encoder = encoder
+        self.model = model
+        self.tokenizer = tokenizer
+        self.decoding = decoding
+        self.placement = placement
+        self.unsure_below = unsure_below
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path = "nano", *, device: str = "auto", dtype: str = "auto"
+    ) -> "Captioner":
+        """A shipped name ("nano", "nano-lstm"), a directory of a checkpoint or run, or a hub id. No network for the first two.
+
+        Raises: CheckpointError, EncoderError, OptionError.
+        """
+        placement = choose_placement(device, dtype)
+        checkpoint = load_checkpoint(source)
+        return cls(
+            name=str(source),
+            encoder=checkpoint.encoder.to(placement.device, placement.dtype),
+            model=checkpoint.model.to(placement.device, placement.dtype),
+            tokenizer=checkpoint.tokenizer,
+            decoding=DecodingOptions(**checkpoint.config.decoding),
+            placement=placement,
+            unsure_below=checkpoint.config.unsure_below,
+        )
+
+    def caption(
+        self,
+        images: ImageSource | Sequence[ImageSource],
+        *,
+        batch_size: int = 16,
+        on_error: Literal["raise", "return"] = "raise",
+        **decoding: Any,
+    ) -> Any:
+        """One image gives one Caption; a list gives a list, in order. With num_captions over one, each is a list of captions, best first.
+
+        images: paths, bytes, uint8 arrays (H, W, 3) or Pillow images. decoding: fields of DecodingOptions, over the model's defaults.
+        on_error: "return" puts the ImageError in the place of a caption.
+        Raises: ImageError (with on_error="raise"), OptionError for decoding options that cannot be.
+        """
+        many = isinstance(images, list | tuple)
+        options = self.options(**decoding)
+        results = list(
+            self.stream(
+                images if many else [images], options=options, batch_size=batch_size, on_error=on_error
+            )  # type: ignore[list-item]
+        )
+        return results if many else results[0]
+
+    def stream(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        options: DecodingOptions | None = None,
+        batch_size: int = 16,
+        on_error: Literal["raise", "return"] = "raise",
+    ) -> Iterator[Captions | ImageError]:
+        """As `caption`, for any number of images: at most a few batches are in memory at once."""
+        options = options or self.decoding
+        options.validate()
+        if batch_size < 1:
+            raise OptionError(f"--batch-size {batch_size} is not above zero; give a number such as 16.")
+        loaded = load_images(images, self.encoder.preprocess, on_error=on_error)
+        while batch := list(islice(loaded, batch_size)):
+            pixels = [item for item in batch if not isinstance(item, ImageError)]
+            captions = iter(
+                self.caption_features(self.encode(torch.stack(pixels)), options) if pixels else []
+            )
+            for item in batch:
+                if isinstance(item, ImageError):
+                    yield item
+                else:
+                    of_image = next(captions)
+                    yield of_image if options.num_captions > 1 else of_image[0]
+
+    @torch.inference_mode()
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 (B, 3, S, S) -> features (B, F) or (B, N, F)."""
+        pixels = self.encoder.preprocess.normalise(images.to(self.placement.device))
+        return self.encoder(pixels.to(self.placement.dtype))
+
+    @torch.inference_mode()
+    def caption_features(
+        self, features: torch.Tensor, options: DecodingOptions | None = None
+    ) -> list[list[Caption]]:
+        """features (B, F) or (B, N, F) -> for each image its captions, best first."""
+        features = features.to(self.placement.device, self.placement.dtype)
+        decoded = decode(
+            self.model,
+            features,
+            options or self.decoding,
+            eos_id=self.tokenizer.eos_id,
+            forbidden_ids=self.tokenizer.forbidden_ids,
+        )
+        return [[self._to_caption(one) for one in of_image] for of_image in decoded]
+
+    def options(self, **decoding: Any) -> DecodingOptions:
+        """The model's decoding defaults with these fields changed. Raises: OptionError for a field that does not exist."""
+        names = {field.name for field in fields(DecodingOptions)}
+        if unknown := sorted(set(decoding) - names):
+            raise OptionError(
+                f"There is no decoding option {unknown[0]!r}; choose from {', '.join(sorted(names))}."
+            )
+        return replace(self.decoding, **decoding)
+
+    def _to_caption(self, decoded: DecodedCaption) -> Caption:
+        mean = decoded.logprob / max(1, decoded.num_tokens)
+        unsure = self.unsure_below is not None and mean < self.unsure_below
+        return Caption(
+            as_sentence(self.tokenizer.decode(decoded.token_ids)), decoded.token_ids, decoded.logprob, unsure
+        )
+
+
+def as_sentence(text: str) -> str:
+    """Capital first, full stop last, never empty: "a dog runs ." -> "A dog runs."."""
+    words = " ".join(text.split()).rstrip(" .") or "no words"
+    return words[0].upper() + words[1:] + ("" if words[-1] in "!?" else ".")

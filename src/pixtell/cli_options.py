@@ -1,0 +1,87 @@
+"""The flags that belong to the command line alone; those of decoding and training stand beside the code that reads them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pixtell.options import option
+
+
+@dataclass(frozen=True)
+class ComputeFlags:
+    """Which model, on what."""
+
+    model: str = option("nano", "nano, nano-lstm, a directory that pixtell train wrote, or a hub id.")
+    batch_size: int = option(16, "Images at a time.")
+    device: str = option("auto", "auto, cpu, cuda or mps.")
+    dtype: str = option("auto", "auto, fp32, bf16 or fp16 arithmetic.")
+
+
+@dataclass(frozen=True)
+class CaptionFlags:
+    """Of `pixtell caption`."""
+
+    paths: list[Path] = option(
+        [], "Pictures, or folders of pictures (read recursively).", argument=True, required=True
+    )
+    format: str = option("text", "text (path, tab, caption), jsonl or csv.")
+    output: Path | None = option(None, "Write the captions to this file, not to the screen.")
+
+
+@dataclass(frozen=True)
+class SplitFlags:
+    """Of `pixtell evaluate`."""
+
+    dataset: str = option("flickr8k", "Data set: flickr8k, folder or shapes.")
+    data_dir: Path | None = option(None, "Where the data set lies; shapes needs none.")
+    split: str = option("test", "train, val (or dev) or test.")
+    metrics: str | None = option(
+        None, "Names with commas, such as bleu,rouge-l,cider-d; not given: all that need no Java."
+    )
+    output: Path | None = option(None, "Write the results to this JSON file.")
+    limit: int | None = option(None, "Score only the first N images.")
+
+
+@dataclass(frozen=True)
+class ScoreFlags:
+    """Of `pixtell score`."""
+
+    hypotheses: Path = option(None, 'JSON: [{"image_id": ..., "caption": ...}].', required=True)
+    references: Path = option(None, 'JSON: COCO annotations, or {"image_id": ["...", ...]}.', required=True)
+    metrics: str | None = option(
+        None, "Names with commas, such as bleu,rouge-l,cider-d; not given: all that need no Java."
+    )
+    output: Path | None = option(None, "Write the scores to this JSON file.")
+
+
+@dataclass(frozen=True)
+class FeatureFlags:
+    """Of `pixtell features`."""
+
+    dataset: str = option("folder", "Data set: flickr8k, folder or shapes.")
+    data_dir: Path | None = option(None, "Where the data set lies; shapes needs none.")
+    encoder: str = option(None, "nano, vgg16, a directory, a weights file or a hub id.", required=True)
+    encoder_output: str | None = option(
+        None, "embedding, pooled or patches; not given: the encoder's usual one."
+    )
+    views: int = option(
+        1, "Views of every training image, the first one plain, the others cropped and recoloured."
+    )
+    output: Path = option(None, "Directory of feature caches.", required=True)
+    limit: int | None = option(None, "Only the first N images of each split.")
+    device: str = option("auto", "auto, cpu, cuda or mps.")
+
+
+@dataclass(frozen=True)
+class DatasetFlags:
+    """Of `pixtell datasets`."""
+
+    action: str = option("list", "list: which kinds there are; check: every problem of one.", argument=True)
+    dataset: str = option("folder", "Data set to check: flickr8k, folder or shapes.")
+    data_dir: Path | None = option(None, "Where it lies.")
+
+
+@dataclass(frozen=True)
+class ModelFlags:
+    """Of `pixtell models`."""
+
+    action: str = option("list", "list: the models that ship in the package.", argument=True)

@@ -1,0 +1,121 @@
+"""A model and a data set in, scores out.
+
+In: a captioner, the records of a split. Out: `Evaluation`: captions, references, scores; and its results file. It is also what training calls after
+every epoch, on features it has already.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pixtell.captioner import Caption, Captioner, as_sentence
+from pixtell.datasets.records import CaptionedImage
+from pixtell.decoding import DecodingOptions, decode
+from pixtell.errors import DatasetError, ImageError
+from pixtell.files import write_json
+from pixtell.metrics import Score, results_json, score_captions
+from pixtell.metrics.diversity import bad_ending_rate, distinct_share
+from pixtell.models.base import CaptionModel
+from pixtell.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a model captions a split, and how well. errors: images that could not be read, left out of the scores."""
+
+    model: str
+    dataset: str
+    split: str
+    scores: dict[str, Score]
+    captions: dict[str, str]  # by image_id
+    references: dict[str, tuple[str, ...]]
+    errors: tuple[ImageError, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The results file: scores as `pixtell score` writes them, then what they were made from."""
+        return {
+            "model": self.model,
+            "dataset": self.dataset,
+            "split": self.split,
+            **results_json(self.scores, num_images=len(self.captions)),
+            "distinct_share": distinct_share(self.captions.values()),
+            "bad_ending_rate": bad_ending_rate(self.captions.values()),
+            "captions": [
+                {"image_id": image_id, "caption": caption, "references": list(self.references[image_id])}
+                for image_id, caption in self.captions.items()
+            ],
+        }
+
+    def save(self, path: Path) -> None:
+        """Raises: StorageError."""
+        write_json(path, self.to_json())
+
+
+def evaluate(
+    captioner: Captioner,
+    records: Sequence[CaptionedImage],
+    *,
+    dataset: str,
+    split: str,
+    options: DecodingOptions | None = None,
+    metrics: Sequence[str] | None = None,
+    batch_size: int = 32,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Caption every record and score the captions against its own.
+
+    metrics: names that `pixtell.metrics` knows; None: all that need no Java and no weights.
+    Raises: ScoringError for an unknown metric, before anything is captioned; DatasetError where no image can be read.
+    """
+    score_captions({}, {}, metrics) if metrics == [] else None
+    captions: dict[str, str] = {}
+    errors = []
+    results = captioner.stream(
+        (record.image for record in records), options=options, batch_size=batch_size, on_error="return"
+    )
+    for done, (record, result) in enumerate(zip(records, results, strict=True), start=1):
+        if isinstance(result, ImageError):
+            errors.append(result)
+        else:
+            captions[record.image_id] = (result if isinstance(result, Caption) else result[0]).text
+        on_progress(done, len(records))
+    if not captions:
+        raise DatasetError(
+            f"None of the {len(records)} images of {dataset} {split} can be read; the first: {errors[0]}"
+        )
+    references = {record.image_id: record.captions for record in records if record.image_id in captions}
+    scores = score_captions(captions, references, metrics)
+    return Evaluation(captioner.name, dataset, split, scores, captions, references, tuple(errors))
+
+
+def validation_scores(
+    model: CaptionModel,
+    tokenizer: Tokenizer,
+    feature_batches: Iterable[torch.Tensor],
+    references: Mapping[str, Sequence[str]],
+    options: DecodingOptions,
+) -> dict[str, float]:
+    """The numbers of one validation while training: CIDEr-D, BLEU-4, share of distinct captions, bad-ending rate, mean length in tokens.
+
+    feature_batches: features (B, ...) in the order of `references`. Captions are decoded freely, never under teacher forcing.
+    """
+    decoded = [
+        of_image[0]
+        for features in feature_batches
+        for of_image in decode(
+            model, features, options, eos_id=tokenizer.eos_id, forbidden_ids=tokenizer.forbidden_ids
+        )
+    ]
+    texts = [as_sentence(tokenizer.decode(caption.token_ids)) for caption in decoded]
+    captions = dict(zip(references, texts, strict=True))
+    scores = score_captions(captions, references, ["CIDEr-D", "BLEU-4"])
+    return {
+        "CIDEr-D": scores["CIDEr-D"].value,
+        "BLEU-4": scores["BLEU-4"].value,
+        "distinct_share": distinct_share(texts),
+        "bad_ending_rate": bad_ending_rate(texts),
+        "mean_tokens": sum(caption.num_tokens for caption in decoded) / len(decoded),
+    }

@@ -1,0 +1,34 @@
+"""The images of a split, decoded and resized once, in memory, for trainings that draw new views of them at every step.
+
+In: records. Out: uint8 (N, 3, S, S): 6,000 images at 224 pixels are 0.9 GB.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from pixtell.datasets.records import CaptionedImage
+from pixtell.errors import DatasetError, ImageError
+from pixtell.images import Preprocess, load_images
+
+
+def load_split_images(
+    records: Sequence[CaptionedImage], preprocess: Preprocess, report: Callable[[str], None]
+) -> tuple[list[CaptionedImage], torch.Tensor]:
+    """The records whose image can be read, and their images, uint8 (N, 3, S, S); the others are reported, one line each.
+
+    Raises: DatasetError where none can be read.
+    """
+    kept, images = [], []
+    loaded = load_images((record.image for record in records), preprocess, on_error="return")
+    for record, image in zip(records, loaded, strict=True):
+        if isinstance(image, ImageError):
+            report(f"left out: {image}")
+        else:
+            kept.append(record)
+            images.append(image)
+    if not kept:
+        raise DatasetError(
+            f"None of {len(records)} images can be read; check them with pixtell datasets check."
+        )
+    return kept, torch.stack(images)
