@@ -27,10 +27,8 @@ class Views:
     The views of an image depend on it and on these fields alone, never on the batch they were made in.
     """
 
-    count: int  # V, the plain view included; at least 1
-    make: Callable[
-        [torch.Tensor, torch.Generator], torch.Tensor
-    ]  # uint8 (B, 3, S0, S0) -> uint8 (B, 3, S, S)
+    count: int  # V, the plain view included; 1: no further views
+    make: Callable[[torch.Tensor, torch.Generator], torch.Tensor]  # (B, 3, S0, S0) to (B, 3, S, S), uint8
     description: str  # `make` with all its options; part of the key
     source_size: int  # S0, pixels a side of the images that `make` is given
     seed: int
@@ -130,9 +128,7 @@ def _folder_name(settings: Mapping[str, Any]) -> str:
 @dataclass(frozen=True)
 class _Loaded:
     digest: str  # of the image's bytes
-    images: list[
-        torch.Tensor
-    ]  # uint8 (3, S, S), and (3, S0, S0) where views are made; empty: in the cache already
+    images: list[torch.Tensor]  # uint8 (3, S, S), for views also (3, S0, S0); empty: in the cache already
 
 
 def _load(

@@ -53,7 +53,8 @@ class FeatureStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._files.close()
+        with contextlib.suppress(OSError):  # `append` has synced or has raised: what is left is no row
+            self._files.close()
         self._data = self._index = None
 
     def begin_writing(self) -> None:
@@ -66,9 +67,9 @@ class FeatureStore:
             _take_lock(lock, self.path)
             if not (self.path / "cache.json").exists():
                 write_json(self.path / "cache.json", self._settings)
+            index_bytes = self._read()
             data = self._files.enter_context(self._data_path.open("ab"))
             index = self._files.enter_context(self._index_path.open("ab"))
-            index_bytes = self._read()
             data.truncate(len(self.rows) * self._row_bytes)
             index.truncate(index_bytes)
         self._data, self._index = data, index
@@ -77,9 +78,7 @@ class FeatureStore:
         """Write a batch, (B, V, F) or (B, V, N, F): rows and, once they are on disk, index lines."""
         assert self._data is not None
         assert self._index is not None
-        assert tuple(features.shape[1:]) == self._row_shape, (
-            "the encoder's feature_shape is not what it gives"
-        )
+        assert features.shape[1:] == self._row_shape, "the encoder's feature_shape is not what it gives"
         stored = features.to(self._dtype).contiguous()
         if not torch.isfinite(stored).all():
             name, kind = self._settings["encoder"], self._settings["dtype"]
