@@ -91,11 +91,11 @@ def read_flickr8k(data_dir: Path | None) -> DatasetReport:
 
 def _describe_lack(root: Path, *, has_images: bool, has_captions: bool) -> str:
     """The sentence for a data directory that holds neither layout."""
-    missing = [] if has_images else [f"a folder named {', '.join(IMAGE_FOLDERS[:-1])} with images in it"]
-    missing += [] if has_captions else [f"a file {TOKEN_FILE} or {CSV_FILE}"]
+    missing = [] if has_images else [f"folder named {', '.join(IMAGE_FOLDERS[:-1])} with images in it"]
+    missing += [] if has_captions else [f"file {TOKEN_FILE} or {CSV_FILE}"]
     return (
         f"Flickr8k was looked for in {printable(str(root))} and {_DEPTH} folders below, but there is no "
-        f"{' and no '.join(missing).replace('no a ', 'no ')} (it holds {describe_folder(root)}); "
+        f"{' and no '.join(missing)} (it holds {describe_folder(root)}); "
         f"give --data-dir, a folder with {_NEEDS}."
     )
 

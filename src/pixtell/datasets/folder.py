@@ -1,9 +1,9 @@
 """One's own pictures: a folder of images with captions in one of three formats -> records.
 
-The first format found is used: `captions.jsonl`, lines {"image": "a.jpg", "captions": ["..."]}, with "split" if
-one likes; `captions.csv` with the columns image,caption (and split), a row a caption; `a.txt` beside `a.jpg`, a
-line a caption. Images may lie in subfolders, their names are relative to the folder ("cats/a.jpg"). Those without
-a split are divided by a hash of their names. Does not know what the images show.
+The first format found is used: `captions.jsonl`, lines {"image": "a.jpg", "captions": ["..."]}, with "split"
+if one likes; `captions.csv` with the columns image,caption (and split), a row a caption; `a.txt` beside
+`a.jpg`, a line a caption. Images may lie in subfolders; their names are relative to the folder, "cats/a.jpg".
+Those without a split are divided by a hash of their names. Does not know what the images show.
 """
 
 import json

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from pixtell.datasets.records import CaptionedImage, DatasetReport
 from pixtell.errors import DatasetError
 
-# By these an image is found in a folder, in either case; HEIC too, to be refused by name later, not passed over.
+# By these an image is found in a folder, in either case; HEIC too, to be refused by name later.
 # fmt: off
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff",
@@ -139,6 +139,15 @@ def scan(folder: Path) -> list[tuple[str, bool]]:
         ) from error
 
 
+def scan_below(folder: Path, findings: Findings) -> list[tuple[str, bool]]:
+    """Like `scan`, but a folder that cannot be listed is counted and read as empty."""
+    try:
+        return scan(folder)
+    except DatasetError:
+        findings.add("Folder that cannot be listed, left out", str(folder))
+        return []
+
+
 def list_folders(root: Path, findings: Findings, *, depth: int) -> list[Path]:
     """`root` and the folders up to `depth` below it, nearest first; one that cannot be listed is counted."""
     folders = [root]
@@ -146,7 +155,7 @@ def list_folders(root: Path, findings: Findings, *, depth: int) -> list[Path]:
     for _ in range(depth):
         below = [folder / name for folder, entries in level for name, is_folder in entries if is_folder]
         folders += below
-        level = [(folder, _scan_below(folder, findings)) for folder in below]
+        level = [(folder, scan_below(folder, findings)) for folder in below]
     return folders
 
 
@@ -170,7 +179,7 @@ def list_files(directory: Path, findings: Findings, *, recursive: bool) -> dict[
                     findings.add("File whose name is not UTF-8, left out", prefix + name)
             elif recursive and (real := os.path.realpath(path)) not in seen:
                 seen.add(real)
-                stack.append((path, f"{prefix}{name}/", _scan_below(path, findings)))
+                stack.append((path, f"{prefix}{name}/", scan_below(path, findings)))
     return files
 
 
@@ -235,15 +244,6 @@ def build_report(
             f"Nothing of the data set {name} can be used: no image has both file and caption."
         )
     return DatasetReport(name, sources, tuple(findings.problems), findings.warnings, tuple(records))
-
-
-def _scan_below(folder: Path, findings: Findings) -> list[tuple[str, bool]]:
-    """Like `scan`, but a folder that cannot be listed is counted and read as empty."""
-    try:
-        return scan(folder)
-    except DatasetError:
-        findings.add("Folder that cannot be listed, left out", str(folder))
-        return []
 
 
 def _first(names: list[str]) -> str:

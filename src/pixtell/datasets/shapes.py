@@ -2,7 +2,7 @@
 
 A seed goes in, scenes come out; `draw` turns a scene into a picture with numpy alone. A picture has exactly
 one right caption, which can be read off it: "A large red circle is above a small blue square." The subject is
-the larger shape, and the two lie beside or above each other, never aslant. No caption of `val` or `test` occurs
+the larger shape, and the two lie beside or above each other, never aslant. No caption of `val` or `test` is
 in `train`: a model that answers right has put the words together, not remembered them.
 """
 
@@ -38,8 +38,8 @@ RELATIONS = {"above": (0, -1), "below": (0, 1), "to the left of": (-1, 0), "to t
 NUM_IMAGES = {"train": 2000, "val": 200, "test": 200}
 IMAGE_SIZE = 64  # pixels a side
 
-# Sizes and places, in fractions of the picture's side. Middles are at least 2 * (0.23 - 0.03) = 0.40 apart and
-# radii add up to 0.37 at most, so that shapes never touch; 0.23 + 0.03 + 0.23 < 0.5 keeps both in the picture.
+# Sizes and places, in fractions of the picture's side. Middles are at least 2 * (0.23 - 0.03) = 0.40 apart,
+# radii add up to at most 0.37, so that shapes never touch; 0.23 + 0.03 + 0.23 < 0.5 keeps both in the picture
 _LARGE_RADIUS = (0.20, 0.23)
 _SMALL_RADIUS = (0.12, 0.14)
 _HALF_STEP = 0.23  # from the picture's middle to a shape's, along the relation
