@@ -1,6 +1,7 @@
 """Augmentation of training images, a batch at a time, on whatever device the batch is on.
 
-In: uint8 images (B, 3, S, S) and a generator. Out: uint8 views (B, 3, size, size). It knows neither encoder nor objective.
+In: uint8 images (B, 3, S, S) and a generator. Out: uint8 views (B, 3, size, size). It knows neither encoder
+nor objective.
 """
 
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ import torch.nn.functional as F
 class ViewOptions:
     """How far a view may stray from its image.
 
-    min_area: smallest share of the area a crop keeps (1.0: no crop). aspect: crops are up to this much wider or taller than the image.
-    flip: probability of a mirror image. colour: largest relative change of brightness, contrast and saturation.
+    min_area: smallest share of the area a crop keeps (1.0: no crop). aspect: crops are up to this much
+    wider or taller than the image.
+    flip: probability of a mirror image. colour: largest relative change of brightness, contrast and
+    saturation.
     """
 
     min_area: float = 0.25
@@ -38,7 +41,8 @@ def random_views(
 
 
 def mix(views: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Mixup (Zhang et al. 2018): every view blended with another of its batch by a weight from U(0, 1). uint8 (B, 3, H, W) in and out."""
+    """Mixup (Zhang et al. 2018): every view blended with another of its batch by a weight from U(0, 1).
+    uint8 (B, 3, H, W) in and out."""
     weight = _uniform(len(views), generator, 0, 1).to(views.device)[:, None, None, None]
     partner = torch.randperm(len(views), generator=generator).to(views.device)
     return (views * weight + views[partner] * (1 - weight)).round_().to(torch.uint8)
@@ -65,8 +69,10 @@ def _recolour(views: torch.Tensor, strength: float, generator: torch.Generator) 
     mean = views.mean(dim=(1, 2, 3), keepdim=True)
     views = (views - mean) * contrast + mean
     grey = views.mean(dim=1, keepdim=True)
-    return (views - grey) * saturation + grey
+    recoloured: torch.Tensor = (views - grey) * saturation + grey
+    return recoloured
 
 
 def _uniform(count: int, generator: torch.Generator, low: float, high: float) -> torch.Tensor:
-    return torch.rand(count, generator=generator) * (high - low) + low
+    values: torch.Tensor = torch.rand(count, generator=generator) * (high - low) + low
+    return values

@@ -1,26 +1,24 @@
 """Records and features -> padded batches.
 
-In: captions as token ids, features an image. Out: `CaptionBatch`, in which the captions of an image share its row of features.
-It knows neither models nor objectives.
+In: captions as token ids, features an image. Out: `CaptionBatch`, in which the captions of an image share
+its row of features. It knows neither models nor objectives.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 
 from pixtell.errors import DatasetError
 from pixtell.tokenizers import Tokenizer
 
-Item = TypeVar("Item")
-
 IGNORED = -100  # a label that the loss leaves out (torch's default ignore_index)
 
 
 @dataclass(frozen=True)
 class CaptionBatch:
-    """C captions of B images. Padding is any id for the model and IGNORED for the loss, so that every id can be learned."""
+    """C captions of B images. Padding is any id for the model and IGNORED for the loss, so that every id
+    can be learned."""
 
     rows: torch.Tensor  # (B,) places of the images in the training set
     token_ids: torch.Tensor  # (C, T)
@@ -48,7 +46,7 @@ def epoch_batches(
     captions: Sequence[Sequence[Sequence[int]]], batch_size: int, generator: torch.Generator
 ) -> list[torch.Tensor]:
     """The images of one epoch, shuffled, as rows (B,) a batch; the last batch may be smaller."""
-    return list(torch.randperm(len(captions), generator=generator).split(batch_size))
+    return list(torch.split(torch.randperm(len(captions), generator=generator), batch_size))
 
 
 def make_batch(captions: Sequence[Sequence[Sequence[int]]], rows: torch.Tensor) -> CaptionBatch:
@@ -60,9 +58,3 @@ def make_batch(captions: Sequence[Sequence[Sequence[int]]], rows: torch.Tensor) 
         line[: len(token_ids)] = torch.tensor(token_ids)
     image_index = torch.tensor([place for place, _ in chosen])
     return CaptionBatch(rows, labels.clamp(min=0), labels, image_index)
-
-
-def in_chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    """`items` in runs of `size`."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

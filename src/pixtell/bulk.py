@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pixtell.captioner import Caption
-from pixtell.datasets import IMAGE_SUFFIXES
+from pixtell.datasets.reading import IMAGE_SUFFIXES
 from pixtell.errors import ImageError, OptionError
 
 Result = Caption | Sequence[Caption] | ImageError
@@ -20,7 +20,8 @@ Result = Caption | Sequence[Caption] | ImageError
 def find_images(paths: Iterable[Path]) -> list[Path]:
     """Files as they are named; folders recursively, sorted, by the suffixes of picture files.
 
-    A file that is named is taken whatever its suffix, also one that is absent: it becomes an error line of its own.
+    A file that is named is taken whatever its suffix, also one that is absent: it becomes an error line of
+    its own.
     Raises: OptionError where nothing is named, or a folder holds no image.
     """
     found: list[Path] = []
@@ -42,7 +43,8 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
 
 
 def text_lines(path: Path, result: Result) -> str:
-    r"""`path<TAB>caption`, a line a caption; a tab, newline or backslash in the path is written \t, \n, \\. Nothing for an image that failed."""
+    r"""`path<TAB>caption`, a line a caption; a tab, newline or backslash in the path is written \t, \n, \\.
+    Nothing for an image that failed."""
     escaped = str(path).replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
     return "".join(f"{escaped}\t{caption.text}\n" for caption in _captions(result))
 

@@ -1,14 +1,14 @@
 """Images in, captions out: encoder, model and tokenizer put together.
 
-In: paths, bytes, arrays or Pillow images. Out: `Caption` values, one for one. Everything on the road is batched. It knows neither
-training nor evaluation; they use it.
+In: paths, bytes, arrays or Pillow images. Out: `Caption` values, one for one. Everything on the road is
+batched. It knows neither training nor evaluation; they use it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 
@@ -26,8 +26,9 @@ from pixtell.tokenizers import Tokenizer
 class Caption:
     """One caption of one image.
 
-    text: a sentence, capital first, full stop last. token_ids: without eos. logprob: sum of natural logs over the new tokens, eos
-    included. unsure: the mean over tokens is below what the model's makers saw on its own kind of pictures.
+    text: a sentence, capital first, full stop last. token_ids: without eos. logprob: sum of natural logs
+    over the new tokens, eos included. unsure: the mean over tokens is below what the model's makers saw on
+    its own kind of pictures.
     """
 
     text: str
@@ -65,7 +66,8 @@ class Captioner:
     def from_pretrained(
         cls, source: str | Path = "nano", *, device: str = "auto", dtype: str = "auto"
     ) -> "Captioner":
-        """A shipped name ("nano", "nano-lstm"), a directory of a checkpoint or run, or a hub id. No network for the first two.
+        """A shipped name ("nano", "nano-lstm"), a directory of a checkpoint or run, or a hub id. No network
+        for the first two.
 
         Raises: CheckpointError, EncoderError, OptionError.
         """
@@ -89,19 +91,18 @@ class Captioner:
         on_error: Literal["raise", "return"] = "raise",
         **decoding: Any,
     ) -> Any:
-        """One image gives one Caption; a list gives a list, in order. With num_captions over one, each is a list of captions, best first.
+        """One image gives one Caption; a list gives a list, in order. With num_captions over one, each is a
+        list of captions, best first.
 
-        images: paths, bytes, uint8 arrays (H, W, 3) or Pillow images. decoding: fields of DecodingOptions, over the model's defaults.
+        images: paths, bytes, uint8 arrays (H, W, 3) or Pillow images. decoding: fields of DecodingOptions,
+        over the model's defaults.
         on_error: "return" puts the ImageError in the place of a caption.
         Raises: ImageError (with on_error="raise"), OptionError for decoding options that cannot be.
         """
         many = isinstance(images, list | tuple)
         options = self.options(**decoding)
-        results = list(
-            self.stream(
-                images if many else [images], options=options, batch_size=batch_size, on_error=on_error
-            )  # type: ignore[list-item]
-        )
+        sources = cast("Sequence[ImageSource]", images if many else [images])
+        results = list(self.stream(sources, options=options, batch_size=batch_size, on_error=on_error))
         return results if many else results[0]
 
     def stream(
@@ -152,7 +153,8 @@ class Captioner:
         return [[self._to_caption(one) for one in of_image] for of_image in decoded]
 
     def options(self, **decoding: Any) -> DecodingOptions:
-        """The model's decoding defaults with these fields changed. Raises: OptionError for a field that does not exist."""
+        """The model's decoding defaults with these fields changed. Raises: OptionError for a field that
+        does not exist."""
         names = {field.name for field in fields(DecodingOptions)}
         if unknown := sorted(set(decoding) - names):
             raise OptionError(

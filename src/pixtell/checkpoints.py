@@ -1,7 +1,8 @@
 """A directory <-> a model that can be used: config, weights, tokenizer, and where the encoder is.
 
-In: the parts of a captioner. Out: `config.json`, `model.safetensors`, the tokenizer's files, `encoder.safetensors` if the run moved
-the encoder; and back, without flags: the config says how to build everything. It does not know how a model was trained.
+In: the parts of a captioner. Out: `config.json`, `model.safetensors`, the tokenizer's files,
+`encoder.safetensors` if the run moved the encoder; and back, without flags: the config says how to build
+everything. It does not know how a model was trained.
 """
 
 from collections.abc import Mapping
@@ -27,8 +28,9 @@ SHIPPED = ("nano", "nano-lstm")  # models in the package, by directory name
 class CheckpointConfig:
     """What `config.json` holds.
 
-    model: the fields of the family's config. decoding: fields of DecodingOptions that suit this model, found on a validation
-    split. unsure_below: mean log-probability a token under which a caption is marked unsure; None: never.
+    model: the fields of the family's config. decoding: fields of DecodingOptions that suit this model,
+    found on a validation split. unsure_below: mean log-probability a token under which a caption is marked
+    unsure; None: never.
     """
 
     family: str
@@ -61,7 +63,8 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint into `directory`, which the caller makes atomic (`files.atomic_directory`).
 
-    moved_encoder: the encoder where training changed it. half: weights as fp16, half the size (for models that ship).
+    moved_encoder: the encoder where training changed it. half: weights as fp16, half the size (for models
+    that ship).
     """
     _save_weights(directory / "model.safetensors", model, half=half)
     if moved_encoder is not None:
@@ -73,9 +76,11 @@ def save_checkpoint(
 
 
 def load_checkpoint(source: str | Path) -> Checkpoint:
-    """The model `source`: a shipped name, a checkpoint's directory, a run's directory (its best step), or a hub id.
+    """The model `source`: a shipped name, a checkpoint's directory, a run's directory (its best step), or a
+    hub id.
 
-    Raises: CheckpointError for what is no model, is cut short, or does not fit its config; EncoderError for its encoder.
+    Raises: CheckpointError for what is no model, is cut short, or does not fit its config; EncoderError for
+    its encoder.
     """
     directory = find_checkpoint(source)
     config = read_config(directory)
@@ -84,7 +89,8 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     tokenizer = load_tokenizer(directory, config.tokenizer)
     if tokenizer.vocab_size != model.vocab_size:
         raise CheckpointError(
-            f"{directory} has a tokenizer of {tokenizer.vocab_size} tokens and a model of {model.vocab_size}; copy both from one run."
+            f"{directory} has a tokenizer of {tokenizer.vocab_size} tokens and a model of "
+            f"{model.vocab_size}; copy both from one run."
         )
     return Checkpoint(directory, config, model.eval(), tokenizer, load_checkpoint_encoder(directory, config))
 
@@ -116,7 +122,8 @@ def find_checkpoint(source: str | Path) -> Path:
     if str(source).count("/") == 1 and not str(source).startswith((".", "/", "~")):
         return _fetch_checkpoint(str(source))
     raise CheckpointError(
-        f"There is no model {str(source)!r}; choose one of {', '.join(SHIPPED)}, a directory that pixtell train wrote, or a hub id (owner/name)."
+        f"There is no model {str(source)!r}; choose one of {', '.join(SHIPPED)}, a directory that "
+        "pixtell train wrote, or a hub id (owner/name)."
     )
 
 
@@ -125,11 +132,13 @@ def read_config(directory: Path) -> CheckpointConfig:
     stored = read_json(directory / "config.json", CheckpointError)
     if not isinstance(stored, Mapping) or "family" not in stored:
         raise CheckpointError(
-            f"{directory / 'config.json'} describes no captioning model; name a directory that pixtell train wrote."
+            f"{directory / 'config.json'} describes no captioning model; name a directory that pixtell "
+            "train wrote."
         )
     if stored["family"] not in FAMILIES:
         raise CheckpointError(
-            f"{directory} is of the family {stored['family']!r}; this pixtell knows {', '.join(FAMILIES)}: take a newer one."
+            f"{directory} is of the family {stored['family']!r}; this pixtell knows "
+            f"{', '.join(FAMILIES)}: take a newer one."
         )
     try:
         return CheckpointConfig(
@@ -148,7 +157,8 @@ def read_config(directory: Path) -> CheckpointConfig:
 
 def model_config_json(config: Any) -> dict[str, Any]:
     """A family's config dataclass as the JSON that `CheckpointConfig.model` holds."""
-    assert is_dataclass(config) and not isinstance(config, type)
+    assert is_dataclass(config)
+    assert not isinstance(config, type)
     return asdict(config)
 
 
@@ -161,7 +171,8 @@ def _fetch_checkpoint(hub_id: str) -> Path:
         return fetch_hub_files(hub_id, tokenizer_files[read_config(directory).tokenizer], revision=None)
     except DownloadError as cause:
         raise CheckpointError(
-            f"There is no model {hub_id!r} here, and the hub gave none ({cause}); choose one of {', '.join(SHIPPED)} or a directory."
+            f"There is no model {hub_id!r} here, and the hub gave none ({cause}); choose one of "
+            f"{', '.join(SHIPPED)} or a directory."
         ) from cause
 
 

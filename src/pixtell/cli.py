@@ -1,8 +1,8 @@
 """What people type. The only file that prints or exits.
 
-A command is registered by its name and one line of help; its options, and torch, are imported only when that command is called, so that
-`pixtell --help` answers at once. Captions go to stdout, everything else to stderr.
-Exit codes: 0 all done; 1 done, but some inputs failed; 2 nothing could start.
+A command is registered by its name and one line of help; its options, and torch, are imported only when
+that command is called, so that `pixtell --help` answers at once. Captions go to stdout, everything else to
+stderr. Exit codes: 0 all done; 1 done, but some inputs failed; 2 nothing could start.
 """
 
 import contextlib
@@ -40,7 +40,8 @@ def main() -> None:
 
 
 def build_app(arguments: Sequence[str]) -> typer.Typer:
-    """All commands, by name and help; only the one that `arguments` call gets its options, since these import what they belong to."""
+    """All commands, by name and help; only the one that `arguments` call gets its options, since these
+    import what they belong to."""
     app = typer.Typer(
         help="Turns pictures into sentences.",
         no_args_is_help=True,
@@ -97,7 +98,8 @@ def _caption(
             elif not isinstance(result, list) and result.unsure:
                 mean = result.logprob / (len(result.token_ids) + 1)
                 say(
-                    f"{path}: unsure (mean log-probability {mean:.2f} a token); it may be unlike the pictures the model knows."
+                    f"{path}: unsure (mean log-probability {mean:.2f} a token); it may be unlike the "
+                    "pictures the model knows."
                 )
     _exit_if_failed(failed, len(paths))
 
@@ -107,11 +109,12 @@ def _features_command() -> Callable[..., None]:
 
 
 def _features(flags: cli_options.FeatureFlags) -> None:
+    from pixtell.augment import ViewOptions
     from pixtell.datasets import load_dataset
     from pixtell.devices import choose_placement
     from pixtell.encoders import load_encoder, parse_encoder
     from pixtell.options import check_positive
-    from pixtell.training.captioner_job import extract_split
+    from pixtell.training.split_features import extract_split
 
     check_positive(flags, "views", "limit")
     placement = choose_placement(flags.device)
@@ -120,17 +123,15 @@ def _features(flags: cli_options.FeatureFlags) -> None:
     failed = total = 0
     for split in sorted({record.split for record in dataset.records}):
         records = dataset.split(split)[: flags.limit]
-        cache = extract_split(
-            encoder,
-            records,
-            flags.output,
-            placement,
-            views=flags.views if split == "train" else 1,
-            report=say,
-        )
+        views = flags.views if split == "train" else 1
+        how = ViewOptions(min_area=flags.min_area, flip=0.0, colour=flags.colour)
+        with _counter(split) as count:
+            cache = extract_split(
+                encoder, records, flags.output, placement, views=views, how=how, report=say, on_progress=count
+            )
         failed += len(cache.errors)
         total += len(records)
-        say(f"{split}: {len(records) - len(cache.errors):,} images in {cache.directory}")
+        say(f"{split}: {len(records) - len(cache.errors):,} images in {cache.path}")
     _exit_if_failed(failed, total)
 
 
@@ -289,7 +290,8 @@ def _output(path: Path | None) -> Iterator[TextIO]:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[["Progress"], None]]:
-    """A bar with the time left in a terminal; elsewhere a line now and then. Validations are lines in both."""
+    """A bar with the time left in a terminal; elsewhere a line now and then. Validations are lines in
+    both."""
     with _counter("training") as count:
 
         def show(progress: "Progress") -> None:

@@ -1,4 +1,5 @@
-"""The flags that belong to the command line alone; those of decoding and training stand beside the code that reads them."""
+"""The flags that belong to the command line alone; those of decoding and training stand beside the code
+that reads them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,8 @@ class FeatureFlags:
     views: int = option(
         1, "Views of every training image, the first one plain, the others cropped and recoloured."
     )
+    min_area: float = option(0.6, "Smallest crop of a view, as a share of the image; 1: no crop.")
+    colour: float = option(0.2, "Largest change of a view's brightness, contrast and saturation; 0: none.")
     output: Path = option(None, "Directory of feature caches.", required=True)
     limit: int | None = option(None, "Only the first N images of each split.")
     device: str = option("auto", "auto, cpu, cuda or mps.")

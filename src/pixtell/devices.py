@@ -3,6 +3,7 @@
 In: what the user asked for. Out: a device, a dtype and the reason in words, chosen once at the door.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +26,9 @@ class Placement:
 def choose_placement(device: str = "auto", dtype: str = "auto", *, training: bool = False) -> Placement:
     """Turn "auto|cpu|cuda|mps" and "auto|fp32|bf16|fp16" into a placement.
 
-    "auto" takes CUDA, then MPS, then the CPU. The automatic dtype is fp32 where captions are made, so that they are the same
-    everywhere; in training it is bf16 on CUDA and on CPUs with avx512_bf16, where convolutions run two to three times as fast.
+    "auto" takes CUDA, then MPS, then the CPU. The automatic dtype is fp32 where captions are made, so that
+    they are the same everywhere; in training it is bf16 on CUDA and on CPUs with avx512_bf16, where
+    convolutions run two to three times as fast.
 
     Raises: OptionError for a name that is not one of these, a device this machine lacks, fp16 on a CPU.
     """
@@ -45,7 +47,11 @@ def choose_placement(device: str = "auto", dtype: str = "auto", *, training: boo
 
 
 def _choose_device(device: str) -> torch.device:
-    present = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
+    present: dict[str, Callable[[], bool]] = {
+        "cuda": torch.cuda.is_available,
+        "mps": torch.backends.mps.is_available,
+        "cpu": lambda: True,
+    }
     if device == "auto":
         return torch.device(next(name for name, is_present in present.items() if is_present()))
     name = device.split(":")[0]
@@ -61,7 +67,7 @@ def _choose_device(device: str) -> torch.device:
 
 def _has_fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     if device.type != "cpu":
         return False
     try:

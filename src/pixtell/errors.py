@@ -13,8 +13,9 @@
       StorageError        a file that cannot be written: disk full, no permission
       DownloadError       something from the network that did not come, or came broken
 
-The message is one sentence: what was wrong, with the value, then what to do. The command line prints it and exits;
-the server answers with it. Errors of lower levels (OSError, KeyError, ...) are translated where they happen, with `from`.
+The message is one sentence: what was wrong, with the value, then what to do. The command line prints it and
+exits; the server answers with it. Errors of lower levels (OSError, KeyError, ...) are translated where they
+happen, with `from`.
 """
 
 

@@ -1,7 +1,7 @@
 """A model and a data set in, scores out.
 
-In: a captioner, the records of a split. Out: `Evaluation`: captions, references, scores; and its results file. It is also what training calls after
-every epoch, on features it has already.
+In: a captioner, the records of a split. Out: `Evaluation`: captions, references, scores; and its results
+file. It is also what training calls after every epoch, on features it has already.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,7 +24,8 @@ from pixtell.tokenizers import Tokenizer
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a model captions a split, and how well. errors: images that could not be read, left out of the scores."""
+    """How a model captions a split, and how well. errors: images that could not be read, left out of the
+    scores."""
 
     model: str
     dataset: str
@@ -34,6 +35,16 @@ class Evaluation:
     references: dict[str, tuple[str, ...]]
     errors: tuple[ImageError, ...] = ()
 
+    @property
+    def distinct_share(self) -> float:
+        """How many of the captions differ from all others, 0 to 1."""
+        return distinct_share(self.captions.values())
+
+    @property
+    def bad_ending_rate(self) -> float:
+        """How many captions end in mid-sentence, 0 to 1."""
+        return bad_ending_rate(self.captions.values())
+
     def to_json(self) -> dict[str, Any]:
         """The results file: scores as `pixtell score` writes them, then what they were made from."""
         return {
@@ -41,8 +52,8 @@ class Evaluation:
             "dataset": self.dataset,
             "split": self.split,
             **results_json(self.scores, num_images=len(self.captions)),
-            "distinct_share": distinct_share(self.captions.values()),
-            "bad_ending_rate": bad_ending_rate(self.captions.values()),
+            "distinct_share": self.distinct_share,
+            "bad_ending_rate": self.bad_ending_rate,
             "captions": [
                 {"image_id": image_id, "caption": caption, "references": list(self.references[image_id])}
                 for image_id, caption in self.captions.items()
@@ -68,9 +79,9 @@ def evaluate(
     """Caption every record and score the captions against its own.
 
     metrics: names that `pixtell.metrics` knows; None: all that need no Java and no weights.
-    Raises: ScoringError for an unknown metric, before anything is captioned; DatasetError where no image can be read.
+    Raises: ScoringError for an unknown metric, before anything is captioned; DatasetError where no image
+    can be read.
     """
-    score_captions({}, {}, metrics) if metrics == [] else None
     captions: dict[str, str] = {}
     errors = []
     results = captioner.stream(
@@ -98,9 +109,11 @@ def validation_scores(
     references: Mapping[str, Sequence[str]],
     options: DecodingOptions,
 ) -> dict[str, float]:
-    """The numbers of one validation while training: CIDEr-D, BLEU-4, share of distinct captions, bad-ending rate, mean length in tokens.
+    """The numbers of one validation while training: CIDEr-D, BLEU-4, share of distinct captions, bad-ending
+    rate, mean length in tokens.
 
-    feature_batches: features (B, ...) in the order of `references`. Captions are decoded freely, never under teacher forcing.
+    feature_batches: features (B, ...) in the order of `references`. Captions are decoded freely, never
+    under teacher forcing.
     """
     decoded = [
         of_image[0]

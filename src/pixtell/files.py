@@ -1,6 +1,7 @@
 """Writing files so that they appear whole or not at all, and reading JSON with a readable error.
 
-In: a path and what goes into it. Out: the file, synced and renamed into place. It does not know what the files mean.
+In: a path and what goes into it. Out: the file, synced and renamed into place. It does not know what the
+files mean.
 """
 
 import contextlib
@@ -17,7 +18,8 @@ from pixtell.errors import CheckpointError, PixtellError, StorageError
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the folder of `path`; rename it to `path` if the block ends well, else remove it.
+    """Yield a temporary path in the folder of `path`; rename it to `path` if the block ends well, else
+    remove it.
 
     Raises: StorageError where the disk is full or the folder cannot be written.
     """
@@ -35,7 +37,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """As `atomic_path` for a directory with files in it. An older directory of that name is replaced as a whole.
+    """As `atomic_path` for a directory with files in it. An older directory of that name is replaced as a
+    whole.
 
     Raises: StorageError where the disk is full or the folder cannot be written.
     """
@@ -93,7 +96,8 @@ def _storage_errors(path: Path) -> Iterator[None]:
     except OSError as cause:
         reason = cause.strerror or str(cause)
         raise StorageError(
-            f"{path} cannot be written ({reason}); what was there before is unchanged: free space or name another place."
+            f"{path} cannot be written ({reason}); what was there before is unchanged: free space or "
+            "name another place."
         ) from cause
 
 

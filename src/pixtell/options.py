@@ -1,13 +1,14 @@
 """Dataclass fields -> command-line parameters, so that default, type and help exist once.
 
-In: frozen dataclasses whose fields carry `metadata={"help": ...}`. Out: a function with the signature that typer reads. It knows no command.
+In: frozen dataclasses whose fields carry `metadata={"help": ...}`. Out: a function with the signature that
+typer reads. It knows no command.
 """
 
 import dataclasses
 import inspect
 import typing
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 from pixtell.errors import OptionError
 
@@ -25,17 +26,18 @@ def option(default: Any, text: str, **metadata: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class OnlyGiven:
-    """A group of flags of which only those that were typed are passed on, as a dict: the others come from elsewhere (a model's own
-    defaults, say)."""
+    """A group of flags of which only those that were typed are passed on, as a dict: the others come from
+    elsewhere (a model's own defaults, say)."""
 
     group: type
 
 
 def command(run: Callable[..., None], *groups: "type | OnlyGiven") -> Callable[..., None]:
-    """A function for typer with one parameter for every field of `groups`; it calls `run` with one instance of each group.
+    """A function for typer with one parameter for every field of `groups`; it calls `run` with one instance
+    of each group.
 
-    A field of the name and type `beam_size: int` becomes `--beam-size INTEGER`; a bool that is False becomes `--resume` alone.
-    A field that two groups share is one flag, declared by the first.
+    A field of the name and type `beam_size: int` becomes `--beam-size INTEGER`; a bool that is False
+    becomes `--resume` alone. A field that two groups share is one flag, declared by the first.
     """
     parameters: dict[str, inspect.Parameter] = {}
     for group in groups:
@@ -81,7 +83,7 @@ def _parameters(group: "type | OnlyGiven") -> Iterator[inspect.Parameter]:
         if "help" in field.metadata:
             hint = hints[field.name]
             if isinstance(group, OnlyGiven):
-                yield _parameter(field, hint if _allows_none(hint) else Optional[hint], None)
+                yield _parameter(field, hint if _allows_none(hint) else hint | None, None)
             else:
                 yield _parameter(field, hint, _default_of(field))
 

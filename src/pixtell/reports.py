@@ -1,6 +1,7 @@
 """Results and curves -> figures.
 
-In: a run's metrics.jsonl. Out: an SVG that opens in any browser. It knows neither training nor models. matplotlib is imported only here.
+In: a run's metrics.jsonl. Out: an SVG that opens in any browser. It knows neither training nor models.
+matplotlib is imported only here.
 """
 
 import json
@@ -20,7 +21,8 @@ _PANELS = {
 
 
 def write_training_curves(run: Path) -> Path:
-    """Draw `run/metrics.jsonl` as `run/curves.svg`, one panel a kind of number, steps along x; returns its path.
+    """Draw `run/metrics.jsonl` as `run/curves.svg`, one panel a kind of number, steps along x; returns its
+    path.
 
     Raises: CheckpointError where the run has logged nothing.
     """

@@ -1,8 +1,8 @@
 """The `nano` encoder: a residual net of dense 3x3 convolutions, small and quick on a CPU.
 
-In: pixels (B, 3, H, W), any H and W divisible by 32. Out: a grid of features, flattened, (B, N, F), or its mean, (B, F). Dense
-convolutions because on CPUs they run nearer to the machine's limit than depthwise ones. It knows neither how it was
-trained nor what reads its features.
+In: pixels (B, 3, H, W), any H and W divisible by 32. Out: a grid of features, flattened, (B, N, F), or its
+mean, (B, F). Dense convolutions because on CPUs they run nearer to the machine's limit than depthwise ones.
+It knows neither how it was trained nor what reads its features.
 """
 
 from dataclasses import asdict, dataclass
@@ -26,7 +26,8 @@ KIND = "nano-encoder"  # what an encoder directory's config.json says of itself
 class NanoEncoderConfig:
     """Sizes of the network.
 
-    width: channels of the first stage; every later stage doubles them. blocks: residual blocks a stage, at strides 4, 8, 16, 32.
+    width: channels of the first stage; every later stage doubles them. blocks: residual blocks a stage, at
+    strides 4, 8, 16, 32.
     image_size: pixels a side that the picture is resized to (a square, never cropped), a multiple of 32.
     """
 
@@ -41,7 +42,8 @@ class NanoEncoderConfig:
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions, each with batch norm, around a shortcut; (B, C_in, H, W) -> (B, C_out, H / stride, W / stride)."""
+    """Two 3x3 convolutions, each with batch norm, around a shortcut; (B, C_in, H, W) -> (B, C_out, H /
+    stride, W / stride)."""
 
     def __init__(self, *, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -114,8 +116,8 @@ class NanoEncoder(nn.Module):
 
     def grid(self, pixels: torch.Tensor) -> torch.Tensor:
         """pixels (B, 3, H, W) -> (B, F, H / 32, W / 32)."""
-        dtype = self.stem[0].weight.dtype
-        pixels = pixels.to(dtype=dtype, memory_format=torch.channels_last)
+        dtype = next(self.parameters()).dtype
+        pixels = pixels.to(dtype).contiguous(memory_format=torch.channels_last)
         return self.blocks(self.stem(pixels))  # type: ignore[no-any-return]
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -138,7 +140,8 @@ def save_nano_encoder(encoder: NanoEncoder, directory: Path) -> None:
 
 
 def load_nano_encoder(spec: EncoderSpec, *, base_dir: Path | None = None) -> NanoEncoder:
-    """The encoder in a directory that `save_nano_encoder` wrote, or the shipped one; fp32, frozen, in eval mode.
+    """The encoder in a directory that `save_nano_encoder` wrote, or the shipped one; fp32, frozen, in eval
+    mode.
 
     Raises: EncoderError where the directory is absent, cut short, or another encoder's.
     """

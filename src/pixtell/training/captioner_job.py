@@ -1,12 +1,11 @@
 """From options to a run of `pixtell train`, without the command line.
 
-In: what the user asked for. Out: a run directory. Here data set, encoder, feature cache, tokenizer, model and objective meet; what each does is
-theirs.
+In: what the user asked for. Out: a run directory. Here data set, encoder, feature cache, tokenizer, model
+and objective meet; what each does is theirs.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,10 +20,10 @@ from pixtell.checkpoints import (
     model_config_json,
     save_checkpoint,
 )
+from pixtell.converters import find_gpt2, load_gpt2
 from pixtell.datasets import load_dataset
 from pixtell.datasets.records import CaptionedImage
 from pixtell.decoding import DecodingOptions
-from pixtell.converters import find_gpt2, load_gpt2
 from pixtell.devices import Placement, choose_placement
 from pixtell.encoders import load_encoder, parse_encoder
 from pixtell.encoders.base import Encoder, EncoderSpec
@@ -38,10 +37,11 @@ from pixtell.tokenizers import Gpt2Tokenizer, Tokenizer, WordTokenizer
 from pixtell.training.cross_entropy import CachedFeatures, CrossEntropy, FeatureSource, PixelFeatures
 from pixtell.training.image_memory import load_split_images
 from pixtell.training.loop import Progress, RunResult, train
-from pixtell.training.split_features import CAPTION_VIEWS, extract_split
 from pixtell.training.run_options import CaptionerOptions, DataOptions, RunOptions
+from pixtell.training.split_features import extract_split
 
-# model, tokenizer, batches of validation features, references, decoding options -> numbers: `evaluation.validation_scores`
+# model, tokenizer, batches of validation features, references, decoding options -> numbers:
+# `evaluation.validation_scores`
 Validate = Callable[..., dict[str, float]]
 Report = Callable[[str], None]  # takes one line about what the job is doing
 
@@ -65,9 +65,11 @@ def train_captioner(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     report: Report = lambda line: None,
 ) -> RunResult:
-    """Train a captioner with cross-entropy and write the run directory: checkpoints, metrics.jsonl, curves.svg.
+    """Train a captioner with cross-entropy and write the run directory: checkpoints, metrics.jsonl,
+    curves.svg.
 
-    Raises: OptionError, DatasetError, EncoderError, CheckpointError, ModelError, FeatureCacheError before anything is trained; TrainingError.
+    Raises: OptionError, DatasetError, EncoderError, CheckpointError, ModelError, FeatureCacheError before
+    anything is trained; TrainingError.
     """
     check_positive(what, "views", "epochs", "min_count", "max_tokens", "patience")
     placement = choose_placement(run.device, run.dtype, training=True)
@@ -107,7 +109,8 @@ def train_captioner(
     )
     size = sum(p.numel() for p in objective.module.parameters() if p.requires_grad)
     report(
-        f"{len(inputs.train_records):,} training and {len(inputs.val_records):,} validation images, {size:,} parameters to train"
+        f"{len(inputs.train_records):,} training and {len(inputs.val_records):,} validation images, "
+        f"{size:,} parameters to train"
     )
     options = run.loop(what.epochs * objective.steps_per_epoch, objective.steps_per_epoch, what.patience)
     result = train(objective, options, run.output, placement, resume=run.resume, on_progress=on_progress)
@@ -126,7 +129,16 @@ def _inputs_from_cache(
 ) -> _Inputs:
     """Every image through the encoder once (once a view), before training."""
     directory = what.features or run.output / "features"
-    cache = extract_split(encoder, train_records, directory, placement, views=what.views, report=report)
+    cache = extract_split(
+        encoder,
+        train_records,
+        directory,
+        placement,
+        views=what.views,
+        how=_view_options(what),
+        seed=run.seed,
+        report=report,
+    )
     val_cache = extract_split(encoder, val_records, directory, placement, report=report)
     train_kept, val_kept = _kept(train_records, cache), _kept(val_records, val_cache)
     source = CachedFeatures(
@@ -135,7 +147,7 @@ def _inputs_from_cache(
     val_rows = val_cache.rows([record.image_id for record in val_kept])
 
     def val_features() -> list[torch.Tensor]:
-        return [part.to(placement.device).float() for part in val_rows.split(100)]
+        return [part.to(placement.device).float() for part in torch.split(val_rows, 100)]
 
     return _Inputs(train_kept, val_kept, source, val_features)
 
@@ -153,12 +165,13 @@ def _inputs_from_pixels(
     train_kept, images = load_split_images(train_records, encoder.preprocess, report)
     val_kept, val_images = load_split_images(val_records, encoder.preprocess, report)
     source = PixelFeatures(
-        encoder=encoder, images=images, views=CAPTION_VIEWS, seed=run.seed, device=placement.device
+        encoder=encoder, images=images, views=_view_options(what), seed=run.seed, device=placement.device
     )
 
     def val_features() -> list[torch.Tensor]:
         return [
-            encoder(encoder.preprocess.normalise(part.to(placement.device))) for part in val_images.split(64)
+            encoder(encoder.preprocess.normalise(part.to(placement.device)))
+            for part in torch.split(val_images, 64)
         ]
 
     return _Inputs(train_kept, val_kept, source, val_features)
@@ -173,7 +186,8 @@ def _choose_encoder(what: CaptionerOptions, initial: Checkpoint | None) -> tuple
         return initial.config.encoder.located(initial.directory), initial.encoder
     if what.family not in FAMILIES:
         raise OptionError(
-            f"--family {what.family} is unknown; choose one of {', '.join(FAMILIES)}, or start with --init-from."
+            f"--family {what.family} is unknown; choose one of {', '.join(FAMILIES)}, or start with "
+            "--init-from."
         )
     if what.encoder is None:
         raise OptionError(
@@ -247,6 +261,11 @@ def _clipcap_sizes(what: CaptionerOptions, encoder: Encoder, tokenizer: Tokenize
         "language_model": what.train_language_model,
         "gpt2": gpt2,
     }
+
+
+def _view_options(what: CaptionerOptions) -> ViewOptions:
+    """Views under which a caption stays true: no mirror images, since captions say left and right."""
+    return ViewOptions(min_area=what.min_area, flip=0.0, colour=what.colour)
 
 
 def _kept(records: Sequence[CaptionedImage], cache: FeatureCache) -> list[CaptionedImage]:

@@ -1,6 +1,7 @@
 """Cross-entropy: the model learns to say the next token of people's captions.
 
-In: a model, token ids, and a source of features. Out: the loss of a step, for `loop.train`. The captions of an image share its image branch.
+In: a model, token ids, and a source of features. Out: the loss of a step, for `loop.train`. The captions of
+an image share its image branch.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,14 +22,17 @@ from pixtell.models.base import CaptionModel
 class FeatureSource(Protocol):
     """Where the features of the training images come from."""
 
-    module: nn.Module | None  # what is trained along with the model, or None
+    @property
+    def module(self) -> nn.Module | None:
+        """What is trained along with the model, or None."""
 
     def __call__(self, rows: torch.Tensor, epoch: int) -> torch.Tensor:
         """Features (B, F) or (B, N, F) of the images at `rows` (B,)."""
 
 
 class CachedFeatures:
-    """Features from the cache: quick, and the encoder is not even in memory. Each epoch takes the next view of every image."""
+    """Features from the cache: quick, and the encoder is not even in memory. Each epoch takes the next view
+    of every image."""
 
     module = None
 
@@ -39,11 +43,10 @@ class CachedFeatures:
 
     def __call__(self, rows: torch.Tensor, epoch: int) -> torch.Tensor:
         ids = [self.image_ids[row] for row in rows.tolist()]
-        views = (rows + epoch) % self.cache.views  # an image's views in turn, other images at other views
-        features = [
-            self.cache.rows([image_id], view=int(view)) for image_id, view in zip(ids, views, strict=True)
-        ]
-        return torch.cat(features).to(self.device).float()
+        views = (
+            (rows + epoch) % self.cache.views
+        ).tolist()  # an image's views in turn, each image at another
+        return self.cache.rows(ids, views).to(self.device).float()
 
 
 class PixelFeatures:
@@ -54,7 +57,7 @@ class PixelFeatures:
     ) -> None:
         assert isinstance(encoder, nn.Module)
         self.encoder = encoder
-        self.module: nn.Module | None = encoder.requires_grad_(True)
+        self.module = encoder.requires_grad_(True)
         self.images = images  # uint8 (N, 3, S, S)
         self.views = views
         self.seed = seed
@@ -64,13 +67,16 @@ class PixelFeatures:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch * 100_003 + int(rows[0]))
         preprocess = self.encoder.preprocess
         views = random_views(self.images[rows], preprocess.size, self.views, generator)
-        return self.encoder(preprocess.normalise(views.to(self.device)))
+        features: torch.Tensor = self.encoder(preprocess.normalise(views.to(self.device)))
+        return features
 
 
 class CrossEntropy:
-    """The objective. token_ids: for every image its captions, each ending in eos. ignored_ids: tokens nobody should learn to say (unknown).
+    """The objective. token_ids: for every image its captions, each ending in eos. ignored_ids: tokens
+    nobody should learn to say (unknown).
 
-    evaluate: scores of the validation split with the model as it stands, by free decoding; save: writes the checkpoint.
+    evaluate: scores of the validation split with the model as it stands, by free decoding; save: writes the
+    checkpoint.
     """
 
     best_metric = "CIDEr-D"

@@ -1,10 +1,11 @@
 """Distillation: an encoder learns, without labels, to see what a trained network (the teacher) sees.
 
-In: a student, a teacher, uint8 images. Out: the loss of a step, for `loop.train`, and agreement on the validation images.
+In: a student, a teacher, uint8 images. Out: the loss of a step, for `loop.train`, and agreement on the
+validation images.
 
-Both look at the same view of an image, crops, colours and blends included (Beyer et al. 2022, "Knowledge distillation: a good
-teacher is patient and consistent"). The teacher costs as much as the student, so views come in pools: one teacher pass a view,
-`reuse` passes of the student over each pool.
+Both look at the same view of an image, crops, colours and blends included (Beyer et al. 2022, "Knowledge
+distillation: a good teacher is patient and consistent"). The teacher costs as much as the student, so views
+come in pools: one teacher pass a view, `reuse` passes of the student over each pool.
 """
 
 from dataclasses import dataclass
@@ -48,7 +49,8 @@ class _Pool(NamedTuple):
 
 
 class _Student(nn.Module):
-    """The encoder, a 1x1 convolution to the teacher's channels, and the statistics that standardise the teacher's patches."""
+    """The encoder, a 1x1 convolution to the teacher's channels, and the statistics that standardise the
+    teacher's patches."""
 
     patch_mean: torch.Tensor
     patch_std: torch.Tensor
@@ -69,7 +71,8 @@ class Distillation:
     """The objective. `module` holds student and projection; what is saved is the encoder alone.
 
     train_images, val_images: uint8 (N, 3, S, S), whole pictures resized to a square, in memory.
-    Raises: OptionError for sizes that do not fit; EncoderError for a teacher whose grid differs from the student's.
+    Raises: OptionError for sizes that do not fit; EncoderError for a teacher whose grid differs from the
+    student's.
     """
 
     best_metric = "pooled_cosine"
@@ -127,11 +130,11 @@ class Distillation:
         return loss, {"patch_loss": float(patch_loss.detach()), "cosine": float(cosine.detach())}
 
     def validate(self) -> dict[str, float]:
-        """Mean cosine between the centred pooled features of student and teacher, and how often their top classes agree,
-        on whole validation images at the size the encoder is used with."""
+        """Mean cosine between the centred pooled features of student and teacher, and how often their top
+        classes agree, on whole validation images at the size the encoder is used with."""
         cosines, agreements = [], []
         size = self.module.encoder.config.image_size
-        batches = _resized(self.val_images, size).split(_TEACHER_BATCH)
+        batches = torch.split(_resized(self.val_images, size), _TEACHER_BATCH)
         if not self._val_targets:
             self._val_targets = [self._look(batch) for batch in batches]
         for batch, (patches, logits) in zip(batches, self._val_targets, strict=True):
@@ -175,7 +178,7 @@ class Distillation:
                 self.options.pool_views,
                 generator=_generator(self.options.seed, 1_000 * self.pool_index + int(turn)),
             )
-            for turn in passes.unique()
+            for turn in set(passes.tolist())
         }
         return torch.stack(
             [
@@ -200,7 +203,7 @@ class Distillation:
             ]
         )[: self.options.pool_views]
         views, patches, logits = [], [], []
-        for batch_number, rows in enumerate(chosen.split(_TEACHER_BATCH)):
+        for batch_number, rows in enumerate(torch.split(chosen, _TEACHER_BATCH)):
             view = random_views(
                 self.train_images[rows], self.options.view_size, self._view_options(), generator
             )
@@ -232,7 +235,8 @@ def _check_options(options: DistillationOptions, train_images: torch.Tensor) -> 
         )
     if options.pool_views * options.reuse % options.batch_size:
         raise OptionError(
-            f"--pool-views {options.pool_views} times --reuse {options.reuse} is not a multiple of --batch-size {options.batch_size}; "
+            f"--pool-views {options.pool_views} times --reuse {options.reuse} is not a multiple of "
+            f"--batch-size {options.batch_size}; "
             "choose powers of two."
         )
     if len(train_images) == 0:
@@ -246,7 +250,10 @@ def _resized(images: torch.Tensor, size: int) -> torch.Tensor:
     if images.shape[-1] == size:
         return images
     return torch.cat(
-        [F.interpolate(part, (size, size), mode="bicubic", antialias=True) for part in images.split(256)]
+        [
+            F.interpolate(part, (size, size), mode="bicubic", antialias=True)
+            for part in torch.split(images, 256)
+        ]
     )
 
 

@@ -32,7 +32,8 @@ def train_encoder(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     report: Callable[[str], None] = lambda line: None,
 ) -> RunResult:
-    """Distil a teacher into a nano encoder and write the run directory; `DIR/step-N` is an encoder that --encoder takes.
+    """Distil a teacher into a nano encoder and write the run directory; `DIR/step-N` is an encoder that
+    --encoder takes.
 
     Raises: OptionError, DatasetError, EncoderError before anything is trained; TrainingError.
     """
@@ -77,7 +78,8 @@ def train_encoder(
         device=placement.device,
     )
     report(
-        f"{len(train_images):,} training and {len(val_images):,} validation images, {sum(p.numel() for p in encoder.parameters()):,} parameters"
+        f"{len(train_images):,} training and {len(val_images):,} validation images, "
+        f"{sum(p.numel() for p in encoder.parameters()):,} parameters"
     )
     loop = run.loop(run.max_steps, what.validate_every, None)
     result = train(objective, loop, run.output, placement, resume=run.resume, on_progress=on_progress)
@@ -91,6 +93,7 @@ def _choose_student(what: EncoderOptions) -> NanoEncoder:
     spec = parse_encoder(what.init_from, "patches")
     if spec.kind != "nano":
         raise OptionError(
-            f"--init-from {what.init_from} is no nano encoder but {spec.kind}; name one that train-encoder wrote."
+            f"--init-from {what.init_from} is no nano encoder but {spec.kind}; name one that "
+            "train-encoder wrote."
         )
     return load_nano_encoder(spec)

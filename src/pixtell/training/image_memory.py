@@ -1,4 +1,5 @@
-"""The images of a split, decoded and resized once, in memory, for trainings that draw new views of them at every step.
+"""The images of a split, decoded and resized once, in memory, for trainings that draw new views of them at
+every step.
 
 In: records. Out: uint8 (N, 3, S, S): 6,000 images at 224 pixels are 0.9 GB.
 """
@@ -15,7 +16,8 @@ from pixtell.images import Preprocess, load_images
 def load_split_images(
     records: Sequence[CaptionedImage], preprocess: Preprocess, report: Callable[[str], None]
 ) -> tuple[list[CaptionedImage], torch.Tensor]:
-    """The records whose image can be read, and their images, uint8 (N, 3, S, S); the others are reported, one line each.
+    """The records whose image can be read, and their images, uint8 (N, 3, S, S); the others are reported,
+    one line each.
 
     Raises: DatasetError where none can be read.
     """

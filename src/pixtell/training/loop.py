@@ -1,10 +1,10 @@
 """The loop that every objective shares: steps, schedule, validation, checkpoints, resume.
 
-In: an objective, which knows its batches, its loss and its validation, all as functions of the step number. Out: a run directory
-with `step-N/`, `last`, `best` and `metrics.jsonl`. It does not know what is learned.
+In: an objective, which knows its batches, its loss and its validation, all as functions of the step number.
+Out: a run directory with `step-N/`, `last`, `best` and `metrics.jsonl`. It does not know what is learned.
 
-A step depends on nothing but (seed, step number, weights, optimizer state): random numbers are seeded anew each step. That is why a
-resumed run equals an uninterrupted one bit for bit on a CPU.
+A step depends on nothing but (seed, step number, weights, optimizer state): random numbers are seeded anew
+each step. That is why a resumed run equals an uninterrupted one bit for bit on a CPU.
 """
 
 import math
@@ -69,10 +69,16 @@ class RunResult:
 
 
 class Objective(Protocol):
-    """What is learned. `loss` and `validate` may use the global random state: the loop seeds it before each call."""
+    """What is learned. `loss` and `validate` may use the global random state: the loop seeds it before each
+    call."""
 
-    module: nn.Module  # everything trained, with its buffers
-    best_metric: str  # a key of what validate() returns; larger is better
+    @property
+    def module(self) -> nn.Module:
+        """Everything trained, with its buffers."""
+
+    @property
+    def best_metric(self) -> str:
+        """A key of what validate() returns; larger is better."""
 
     def loss(self, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         """The loss of the batch of this step, a scalar, and further numbers to log."""
@@ -95,8 +101,8 @@ def train(
 ) -> RunResult:
     """Train `objective` and write the run directory.
 
-    Raises: TrainingError for a loss that is not finite (the last good checkpoint stays), OptionError where `run` holds a run already
-    and resume is off, or holds none and resume is on.
+    Raises: TrainingError for a loss that is not finite (the last good checkpoint stays), OptionError where
+    `run` holds a run already and resume is off, or holds none and resume is on.
     """
     return _Loop(objective, options, RunDirectory(run), placement, on_progress).run(resume)
 
@@ -220,8 +226,8 @@ class _Loop:
 
 
 def schedule(step: int, options: LoopOptions) -> float:
-    """The share of the learning rate at `step`: a linear warm-up, then a cosine to zero. With max_steps 100 and warmup_ratio 0.1,
-    step 0 gives 0.1, step 9 gives 1.0, step 55 gives 0.5."""
+    """The share of the learning rate at `step`: a linear warm-up, then a cosine to zero. With max_steps 100
+    and warmup_ratio 0.1, step 0 gives 0.1, step 9 gives 1.0, step 55 gives 0.5."""
     warmup = max(1, round(options.warmup_ratio * options.max_steps))
     if step < warmup:
         return (step + 1) / warmup

@@ -1,6 +1,7 @@
 """A run on disk: `step-N/` directories, the one-line files `last` and `best`, `metrics.jsonl`.
 
-In: the state of a training. Out: files that are whole at any moment, so that a killed run goes on from its last checkpoint.
+In: the state of a training. Out: files that are whole at any moment, so that a killed run goes on from its
+last checkpoint.
 """
 
 import contextlib
@@ -51,8 +52,8 @@ class RunDirectory:
         optimizer: torch.optim.Optimizer,
         average: WeightAverage | None,
     ) -> Path:
-        """Write `step-N/` whole, then move `last` (and `best`) to it. The average is in place while this runs: `module` holds
-        the averaged weights, `average.mean` the trained ones."""
+        """Write `step-N/` whole, then move `last` (and `best`) to it. The average is in place while this
+        runs: `module` holds the averaged weights, `average.mean` the trained ones."""
         target = self.path / f"step-{state.step}"
         trained = module.state_dict() if average is None else {**module.state_dict(), **average.mean}
         averaged = None if average is None else {name: module.state_dict()[name] for name in average.mean}
@@ -76,7 +77,8 @@ class RunDirectory:
     ) -> TrainState:
         """Put the last checkpoint's training state in place.
 
-        Raises: OptionError where there is no run; CheckpointError where its files are damaged or fit another model.
+        Raises: OptionError where there is no run; CheckpointError where its files are damaged or fit
+        another model.
         """
         if not (self.path / "last").exists():
             raise OptionError(f"{self.path} holds no run to resume; leave --resume out to start one.")
@@ -92,7 +94,8 @@ class RunDirectory:
         except Exception as cause:  # zip, pickle, key and shape errors come in many types
             reason = str(cause).splitlines()[0]
             raise CheckpointError(
-                f"{file} cannot be resumed ({reason}); use the options the run was started with, or start anew."
+                f"{file} cannot be resumed ({reason}); use the options the run was started with, or "
+                "start anew."
             ) from cause
 
     def _remove_others(self) -> None:
@@ -109,7 +112,8 @@ class RunDirectory:
 class MetricsLog:
     """`metrics.jsonl`, one line a log event, and the same numbers for TensorBoard where it is installed.
 
-    Opening it drops lines past `step`: what a killed run logged after its last checkpoint will be logged again.
+    Opening it drops lines past `step`: what a killed run logged after its last checkpoint will be logged
+    again.
     """
 
     def __init__(self, run: Path, step: int) -> None:
@@ -153,4 +157,4 @@ def _open_tensorboard(run: Path, step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:  # the extra `track` is not installed
         return None
-    return SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)

@@ -72,6 +72,8 @@ class CaptionerOptions:
     views: int = option(
         1, "Cached views of every training image, the first one plain, the others cropped and recoloured."
     )
+    min_area: float = option(0.6, "Smallest crop of a view, as a share of the image; 1: no crop.")
+    colour: float = option(0.2, "Largest change of a view's brightness, contrast and saturation; 0: none.")
     train_encoder: bool = option(False, "Train the encoder too, end to end from pixels.")
     mapping: str | None = option(
         None, "clipcap: mlp, transformer, encoder or patch; not given: patch for patches, else mlp."

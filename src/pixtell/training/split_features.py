@@ -16,9 +16,12 @@ from pixtell.encoders.base import Encoder
 from pixtell.errors import DatasetError
 from pixtell.features import FeatureCache, Views, extract_features
 
-# Milder than a distilled encoder's views: the caption must stay true. No mirror images: captions say left and right.
+# Milder than a distilled encoder's views: the caption must stay true. No mirror images: captions say left
+# and right.
 CAPTION_VIEWS = ViewOptions(min_area=0.6, flip=0.0, colour=0.2)
-_SOURCE_SCALE = 8 / 7  # views are cut from images this much larger than the encoder's, so that crops stay sharp
+_SOURCE_SCALE = (
+    8 / 7
+)  # views are cut from images this much larger than the encoder's, so that crops stay sharp
 
 
 def extract_split(
@@ -28,6 +31,7 @@ def extract_split(
     placement: Placement,
     *,
     views: int = 1,
+    how: ViewOptions | None = None,
     seed: int = 0,
     report: Callable[[str], None] = lambda line: None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -39,12 +43,12 @@ def extract_split(
     size = encoder.preprocess.size
 
     def make(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        return random_views(images, size, CAPTION_VIEWS, generator)
+        return random_views(images, size, how or ViewOptions(), generator)
 
     further = Views(
         count=views,
         make=make,
-        description=f"random_views {asdict(CAPTION_VIEWS)}",
+        description=f"random_views {asdict(how or ViewOptions())}",
         source_size=round(size * _SOURCE_SCALE),
         seed=seed,
     )

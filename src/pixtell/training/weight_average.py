@@ -1,4 +1,5 @@
-"""An exponential moving average of a module's weights (EMA): smoother, usually better, weights to validate and ship.
+"""An exponential moving average of a module's weights (EMA): smoother, usually better, weights to validate
+and ship.
 
 In: a module that is being trained. Out: its average, put in place for the length of a `with` block.
 """
@@ -12,8 +13,8 @@ from torch import nn
 class WeightAverage:
     """Averages parameters and floating-point buffers; `with average:` swaps them into the module and back.
 
-    The decay rises from 0.5 to `decay` over the first steps, min(decay, (1 + step) / (2 + step)), so that the average forgets the random
-    initial weights.
+    The decay rises from 0.5 to `decay` over the first steps, min(decay, (1 + step) / (2 + step)), so that
+    the average forgets the random initial weights.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
