@@ -208,20 +208,29 @@ def test_without_simplejpeg_jpegs_still_open(photo: Image.Image, monkeypatch: py
     assert largest_difference(load_image(data), fast) <= 2
 
 
-def test_a_jpeg_is_read_without_importing_pillow(photo: Image.Image, tmp_path: Path) -> None:
+def test_one_jpeg_takes_one_thread_and_no_pillow(photo: Image.Image, tmp_path: Path) -> None:
+    """What makes a cold start slow: imports, and OpenMP teams for a single image."""
     pytest.importorskip("simplejpeg")
     exif = Image.Exif()
     exif[0x0112] = 6
-    (tmp_path / "a.jpg").write_bytes(encode(photo, "JPEG", exif=exif))
+    (tmp_path / "a.jpg").write_bytes(encode(photo.resize((900, 600)), "JPEG", exif=exif))
     code = (
-        "import sys; from pixtell.images import Preprocess, load_image\n"
-        "p = Preprocess(size=8, resize='shortest_side', mean=(0, 0, 0), std=(1, 1, 1))\n"
-        "print(tuple(p(load_image('a.jpg')).shape), 'PIL' in sys.modules)"
+        "import sys, pathlib; from pixtell.images import Preprocess, load_image\n"
+        "tasks = lambda: len(list(pathlib.Path('/proc/self/task').glob('*')))\n"
+        "before = tasks()\n"
+        "p = Preprocess(size=224, resize='shortest_side', mean=(0, 0, 0), std=(1, 1, 1))\n"
+        "image = p.resize_image(load_image('a.jpg'))\n"
+        "print(tuple(image.shape), 'PIL' in sys.modules, tasks() - before)"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert result.stdout.split("\n")[0] == "(1, 3, 8, 8) False"
+    assert result.stdout.strip() == "(3, 224, 224) False 0"
 
 
 # ---- arrays
