@@ -35,38 +35,26 @@ _LEAVING_SHARE = 0.25  # rows leave once so many of them have ended: leaving cop
 class DecodingOptions:
     """How captions are chosen. `decode` calls `validate` first, which reads the limits and examples."""
 
-    beam_size: int = option(
-        1, "Live sequences an image in beam search; 1: greedy, or draws.", limits="[1, inf)", example=3
-    )
-    max_new_tokens: int = option(
-        30, "Limit of a caption in tokens, the end token counted.", limits="[1, inf)", example=30
-    )
+    beam_size: int = option(1, "Live sequences an image in beam search; 1: greedy, or draws.", example=3)
+    max_new_tokens: int = option(30, "Limit of a caption in tokens, the end token counted.", example=30)
     length_penalty: float = option(
         0.7, "Captions rank by logprob / length**A; more: longer ones.", limits="[-5, 5]", example=0.7
     )
     temperature: float = option(
-        0.0, "0 takes the likeliest caption, more draws at random.", limits="[0, 100]", example=0.7
+        0.0, "0 takes the likeliest; above 0 draws (beam size 1).", limits="[0, 100]", example=0.7
     )
-    top_k: int | None = option(
-        None, "Draw among the K likeliest tokens; left out: among all.", limits="[1, inf)", example=50
-    )
+    top_k: int | None = option(None, "Draw among the K likeliest tokens; left out: all.", example=50)
     top_p: float | None = option(
-        None, "Draw among the fewest tokens of mass P; left out: among all.", limits="(0, 1]", example=0.9
+        None, "Draw among the fewest tokens of mass P; left out: all.", limits="(0, 1]", example=0.9
     )
-    num_captions: int = option(
-        1, "Captions an image; at most the beam size, unless drawn.", limits="[1, inf)", example=1
-    )
-    seed: int = option(
-        0, "Same seed and batch, same draws, where temperature is not 0.", limits="[0, 1e18]", example=0
-    )
-    min_length: int = option(
-        1, "Tokens before the end token, at least; 0: may be empty.", limits="[0, inf)", example=5
-    )
+    num_captions: int = option(1, "Captions an image; at most the beam size, unless drawn.", example=1)
+    seed: int = option(0, "Seed of the draws: same batch, same captions.", limits="[0, 1e18]", example=0)
+    min_length: int = option(1, "Least tokens before the end token; 0: none.", limits="[0, inf)", example=5)
     repetition_penalty: float = option(
         1.0, "Above 1, tokens that were used become less likely.", limits="[0.01, 100]", example=1.2
     )
     no_repeat_ngram_size: int | None = option(
-        None, "No run of so many tokens comes twice; left out: it may.", limits="[1, inf)", example=3
+        None, "No run of so many tokens comes twice; left out: it may.", example=3
     )
 
     def validate(self) -> None:
@@ -77,8 +65,8 @@ class DecodingOptions:
 
 
 def _field_problems(options: DecodingOptions, field: Field[Any]) -> Iterator[str]:
-    value, limits, example = getattr(options, field.name), field.metadata["limits"], field.metadata["example"]
-    whole = isinstance(example, int)
+    value, example = getattr(options, field.name), field.metadata["example"]
+    limits, whole = field.metadata.get("limits", "[1, inf)"), isinstance(example, int)
     low, high = (float(limit) for limit in limits[1:-1].split(","))
     if value is None and field.default is None:
         return
@@ -94,10 +82,7 @@ def _field_problems(options: DecodingOptions, field: Field[Any]) -> Iterator[str
 def _conflicts(options: DecodingOptions) -> Iterator[str]:
     temperature, beam_size = options.temperature, options.beam_size
     if temperature > 0 and beam_size > 1:
-        yield (
-            f"--temperature {temperature} draws at random, which --beam-size {beam_size} cannot; "
-            "give --beam-size 1 or --temperature 0."
-        )
+        yield f"--temperature {temperature} draws, which --beam-size {beam_size} cannot do; leave one out."
     for flag, value in (("--top-k", options.top_k), ("--top-p", options.top_p)):
         if temperature == 0 and value is not None:
             yield f"{flag} {value} changes nothing at --temperature 0; add --temperature 1 or leave it out."
@@ -107,10 +92,8 @@ def _conflicts(options: DecodingOptions) -> Iterator[str]:
             f"give --beam-size {options.num_captions}, or --temperature 1 to draw them."
         )
     if options.min_length > options.max_new_tokens:
-        yield (
-            f"--min-length {options.min_length} is more than --max-new-tokens {options.max_new_tokens} "
-            "allows; lower the one or raise the other."
-        )
+        excess = f"--min-length {options.min_length} is more than --max-new-tokens {options.max_new_tokens}"
+        yield f"{excess}; lower the one or raise the other."
 
 
 @dataclass(frozen=True)
@@ -137,11 +120,10 @@ def decode(
 ) -> list[list[DecodedCaption]]:
     """Caption a batch of images, without gradients; the model's mode (train or eval) is the caller's.
 
-    features: (B, F) or (B, N, F), on the model's device. eos_id: the token that ends a caption. forbidden_ids:
-    tokens that no caption may contain.
+    features: (B, F) or (B, N, F), on the model's device. eos_id: the token that ends a caption.
+    forbidden_ids: tokens that no caption may contain.
     Returns: one list an image of num_captions captions, fewer only where a beam search finds no more; best
-    first by logprob / num_tokens**length_penalty.
-    Raises: OptionError.
+    first by logprob / num_tokens**length_penalty. Raises: OptionError.
     """
     captions: list[list[DecodedCaption]] = []
     for search in generate(model, features, options, eos_id=eos_id, forbidden_ids=forbidden_ids):
@@ -301,7 +283,7 @@ class BeamSearch(Search):
     """K live sequences an image, and the best N that have ended (as in transformers' `generate`).
 
     A step takes the best 2 K continuations: those that end among the first K join the ended ones, the best K
-    that do not end live on. Live ones rank by the sum of their filtered log_probs, ended ones by that sum over
+    that do not end live on. Live ones rank by the sum of their filtered log_probs, ended ones by that sum /
     length**length_penalty. An image leaves when its live ones can no longer beat the worst it keeps.
     """
 
