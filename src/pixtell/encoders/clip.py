@@ -40,10 +40,11 @@ class ClipEncoder(nn.Module):
 
     def __init__(self, *, tower: nn.Module, name: str, output: str, preprocess: Preprocess) -> None:
         super().__init__()
-        self.tower = freeze(tower)  # a CLIPVisionModelWithProjection for "embedding", else a CLIPVisionModel
+        self.tower = tower  # a CLIPVisionModelWithProjection for "embedding", else a CLIPVisionModel
         self.name = name
         self.output = output
         self.preprocess = preprocess
+        freeze(self)
 
     @property
     def feature_shape(self) -> tuple[int, ...]:

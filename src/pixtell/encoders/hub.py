@@ -41,10 +41,11 @@ class HubEncoder(nn.Module):
 
     def __init__(self, *, backbone: nn.Module, name: str, output: str, preprocess: Preprocess) -> None:
         super().__init__()
-        self.backbone = freeze(backbone)
+        self.backbone = backbone
         self.name = name
         self.output = output
         self.preprocess = preprocess
+        freeze(self)
         with torch.no_grad():
             features = self(torch.zeros(1, 3, preprocess.size, preprocess.size))
         self.feature_shape = tuple(features.shape[1:])

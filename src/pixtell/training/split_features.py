@@ -16,9 +16,6 @@ from pixtell.encoders.base import Encoder
 from pixtell.errors import DatasetError
 from pixtell.features import FeatureCache, Views, extract_features
 
-# Milder than a distilled encoder's views: the caption must stay true. No mirror images: captions say left
-# and right.
-CAPTION_VIEWS = ViewOptions(min_area=0.6, flip=0.0, colour=0.2)
 _SOURCE_SCALE = (
     8 / 7
 )  # views are cut from images this much larger than the encoder's, so that crops stay sharp
