@@ -71,7 +71,8 @@ UNITS: dict[str, Unit] = {
     "bulk": Unit(6),
     # doors
     "serving": Unit(7, same_row=names("__init__")),
-    "cli": Unit(7, same_row=names("__init__ serving")),
+    "cli": Unit(7, same_row=names("__init__ cli_options serving")),
+    "cli_options": Unit(7),
     "__main__": Unit(7, same_row=names("__init__ cli")),
     "__init__": Unit(7),
 }
