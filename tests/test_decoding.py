@@ -131,6 +131,23 @@ def test_beam_search_matches_a_plain_one_with_few_beams() -> None:
         assert [ids[0] for ids in ids_of(found)] == [plain(table, beam_size, 7, penalty) for table in tables]
 
 
+def test_a_long_caption_overtakes_under_a_strong_length_penalty() -> None:
+    """An image stays until the longest caption that is allowed could no longer win, not just the next one.
+
+    Ending after two tokens ranks log(0.9) / 2**2 = -0.026; going on costs log(0.1) and nothing more:
+    -0.256 at three tokens, -0.016 at twelve.
+    """
+    table = torch.full((1, V, V, V), -30.0)
+    table[..., 3] = 0
+    table[0, EOS, EOS] = torch.tensor([-30.0, 0, -30, -30])
+    table[0, EOS, 1, [EOS, 2]] = torch.tensor([0.9, 0.1]).log()
+    table[0, EOS, 1, 3] = -30
+    ((caption,),) = run(table, beam_size=2, max_new_tokens=12, length_penalty=2.0)
+    assert caption.token_ids == (1, 2, *[3] * 10)
+    ((caption,),) = run(table, beam_size=2, max_new_tokens=6, length_penalty=2.0)
+    assert caption.token_ids == (1,)
+
+
 def test_greedy_takes_the_likeliest_token_each_time() -> None:
     tables = random_tables(30, seed=2)
     for table, (caption,) in zip(tables, run(tables, max_new_tokens=8, min_length=0), strict=True):
@@ -176,6 +193,7 @@ def test_a_batch_equals_one_by_one(options: dict[str, Any]) -> None:
         {"min_length": 0},
         {"beam_size": 4, "num_captions": 4},
         {"temperature": 1.7, "top_k": 3, "top_p": 0.8, "num_captions": 5, "repetition_penalty": 2.0},
+        {"temperature": 9.0, "num_captions": 7, "min_length": 0},
         {"beam_size": 3, "repetition_penalty": 1.4, "min_length": 4},
     ],
 )

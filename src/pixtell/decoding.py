@@ -190,15 +190,15 @@ class Search(ABC):
 
     @abstractmethod
     def _found(self) -> Iterable[tuple[int, list[int], float]]:
-        """Captions so far: image, token ids padded with eos, logprob."""
+        """Captions so far: image, token ids (what follows an eos means nothing), logprob."""
 
     def captions(self) -> list[list[DecodedCaption]]:
         """The best captions so far, one list an image, best first. Waits for the device."""
         captions: list[list[DecodedCaption]] = [[] for _ in range(self.num_images)]
-        for image, padded_ids, logprob in self._found():
-            finished = self.eos_id in padded_ids
-            length = padded_ids.index(self.eos_id) if finished else len(padded_ids)
-            caption = DecodedCaption(tuple(padded_ids[:length]), logprob, length + finished, finished)
+        for image, token_ids, logprob in self._found():
+            finished = self.eos_id in token_ids
+            length = token_ids.index(self.eos_id) if finished else len(token_ids)
+            caption = DecodedCaption(tuple(token_ids[:length]), logprob, length + finished, finished)
             captions[image].append(caption)
         penalty, count = self.options.length_penalty, self.options.num_captions
         return [
@@ -213,7 +213,7 @@ class Sampling(Search):
     def __init__(self, options: DecodingOptions, filters: Filters, eos_id: int, features: Tensor) -> None:
         super().__init__(options, filters, eos_id, features)
         device, num_rows = features.device, len(features) * options.num_captions
-        self.token_ids = torch.zeros(num_rows, 0, dtype=torch.long, device=device)  # (B * N, T), padded: eos
+        self.token_ids = torch.zeros(num_rows, 0, dtype=torch.long, device=device)  # (B * N, T)
         self.logprob = torch.zeros(num_rows, device=device)  # (B * N,)
         self.rows = torch.arange(num_rows, device=device)  # (R,): the captions that are in the batch
         self.ended = torch.zeros(num_rows, dtype=torch.bool, device=device)  # (R,)
@@ -227,7 +227,6 @@ class Sampling(Search):
             logits = logits[parents]
         logits = logits.float()  # (R, V)
         chosen = self._choose(self.filter(logits, self.token_ids[self.rows]))  # (R,)
-        chosen = torch.where(self.ended, self.eos_id, chosen)
         log_probs = logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)  # (R,)
         self.logprob = self.logprob.index_add(0, self.rows, log_probs.masked_fill(self.ended, 0))
         column = torch.full_like(self.logprob, self.eos_id, dtype=torch.long).index_copy(0, self.rows, chosen)
@@ -345,6 +344,6 @@ class BeamSearch(Search):
     def _found(self) -> Iterable[tuple[int, list[int], float]]:
         for images, beams in ((range(self.num_images), self.ended), (self.images.tolist(), self.live)):
             for image, *rows in zip(images, *(part.tolist() for part in beams), strict=True):
-                for rank, logprob, padded_ids in zip(*rows, strict=True):
+                for rank, logprob, token_ids in zip(*rows, strict=True):
                     if rank > _NEVER:
-                        yield image, padded_ids, logprob
+                        yield image, token_ids, logprob
