@@ -180,21 +180,24 @@ def load_teacher(source: str | Path) -> Teacher:
         mean=preprocess.mean,
         std=preprocess.std,
     )
-    _check_teacher(model, teacher, directory)
+    _check_teacher(model, teacher, classifies=classifies, directory=directory)
     return teacher
 
 
 @torch.no_grad()
-def _check_teacher(model: Any, teacher: Teacher, directory: Path) -> None:
-    pixels = torch.zeros(1, 3, 64, 64)
+def _check_teacher(model: Any, teacher: Teacher, *, classifies: bool, directory: Path) -> None:
+    """Run both at a size of no model's own; raises EncoderError where the teacher differs from the model."""
+    pixels = torch.zeros(1, 3, 96, 64)
     try:
         outputs = teacher.backbone(pixels)
-    except (ValueError, RuntimeError) as cause:
-        raise EncoderError(f"{directory} sees one size only: distil from a convolutional network.") from cause
-    if outputs.last_hidden_state.ndim != 4 or getattr(outputs, "pooler_output", None) is None:
-        raise EncoderError(f"{directory} gives no grid of features: distil from a convolutional network.")
-    logits = teacher(pixels).logits
-    if logits is not None and not torch.allclose(logits, model(pixels).logits, atol=1e-4):
+        fits = outputs.last_hidden_state.ndim == 4 and outputs.pooler_output is not None
+        if fits and classifies:
+            logits = teacher(pixels).logits
+            fits = logits is not None and torch.allclose(logits, model(pixels).logits, atol=1e-4)
+    except (AttributeError, TypeError, ValueError, RuntimeError):
+        fits = False
+    if not fits:
         raise EncoderError(
-            f"the classifier in {directory} reads more than the pooled output: choose another."
+            f"{directory} gives no grid of features at any size with a classifier over their mean: distil "
+            "from a convolutional network such as MobileNetV2."
         )

@@ -73,7 +73,8 @@ def read_config(directory: Path) -> Any:
     stored = read_json(directory / "config.json", EncoderError)
     model_type = stored.get("model_type") if isinstance(stored, dict) else None
     try:
-        return AutoConfig.from_pretrained(directory, local_files_only=True)
+        with _quiet():
+            return AutoConfig.from_pretrained(directory, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as cause:
         raise EncoderError(
             f"{directory} is not a vision model that transformers knows (model_type {model_type!r}): "
