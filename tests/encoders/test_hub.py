@@ -148,6 +148,14 @@ def test_what_is_no_vision_encoder_is_one_sentence(mobilenet: tuple[Path, Any], 
         f"{tmp_path} is not a vision model that transformers knows (model_type 'crystal-ball'): give the "
         "directory of one, such as MobileNetV2 or ViT."
     )
+    save_small("vit", tmp_path / "vit")
+    write_json(tmp_path / "vit" / "preprocessor_config.json", {"size": 48})
+    with pytest.raises(EncoderError) as error:
+        load_hub_encoder(spec_of(tmp_path / "vit"))
+    assert str(error.value) == (
+        f"{tmp_path / 'vit'} holds a ViTModel, which gives no patches of an image of 48 pixels a side: "
+        "correct its preprocessor_config.json, or choose another."
+    )
     (tmp_path / "config.json").write_text('{"model_type": ')
     with pytest.raises(EncoderError, match=r"config\.json is not JSON"):
         load_hub_encoder(spec_of(tmp_path))

@@ -87,7 +87,7 @@ def load_hub_encoder(spec: EncoderSpec, *, base_dir: Path | None = None) -> HubE
     except (AttributeError, TypeError, ValueError, RuntimeError) as cause:
         raise EncoderError(
             f"{directory} holds a {type(model).__name__}, which gives no patches of an image of "
-            f"{preprocess.size} pixels a side: choose another model."
+            f"{preprocess.size} pixels a side: correct its preprocessor_config.json, or choose another."
         ) from cause
 
 
