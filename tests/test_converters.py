@@ -68,7 +68,7 @@ def test_gpt2_equals_transformers_through_its_saved_files(reference: Any, direct
 
 
 def test_every_layout_of_the_hub_gives_the_same_state(reference: Any, directory: Path) -> None:
-    """The official files have no `transformer.` but causal masks; older ones are pickles with the tied head."""
+    """Official files have no `transformer.` but causal masks; older ones are pickles with the tied head."""
     config, expected = load_gpt2(directory)
     weights = load_file(directory / "model.safetensors")
     bare = {name.removeprefix("transformer."): value.half().contiguous() for name, value in weights.items()}

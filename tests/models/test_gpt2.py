@@ -1,0 +1,162 @@
+"""GPT-2 reads in pieces what it reads at once, and its cache is a value.
+
+That it equals transformers' is in test_converters.py, through saved files.
+"""
+
+import math
+
+import pytest
+import torch
+
+from pixtell.errors import ModelError
+from pixtell.models.gpt2 import Gpt2, Gpt2Config, KVCache
+
+CONFIG = Gpt2Config(vocab_size=31, width=24, num_layers=3, num_heads=4, max_positions=20)
+
+
+@pytest.fixture
+def model() -> Gpt2:
+    """Random weights, large enough that position and attention matter."""
+    torch.manual_seed(0)
+    model = Gpt2(CONFIG).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model
+
+
+def read(model: Gpt2, embeddings: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+    """The hidden states (B, T, D) of embeddings read in pieces of these lengths."""
+    cache: KVCache | None = None
+    pieces = []
+    for piece in embeddings.split(lengths, dim=1):
+        hidden, cache = model(piece, cache)
+        pieces.append(hidden)
+    assert cache is not None
+    assert cache.length == embeddings.shape[1]
+    return torch.cat(pieces, dim=1)
+
+
+@pytest.mark.parametrize("lengths", [[12], [1] * 12, [5, 7], [4, 1, 1, 5, 1]])
+@pytest.mark.parametrize("with_gradients", [False, True])
+def test_pieces_equal_the_whole(model: Gpt2, lengths: list[int], with_gradients: bool) -> None:
+    embeddings = torch.randn(2, 12, 24)
+    with torch.set_grad_enabled(with_gradients):
+        pieces = read(model, embeddings, lengths)
+        whole = model(embeddings)[0]
+    assert torch.allclose(pieces, whole, atol=1e-5)
+
+
+def test_no_position_looks_ahead(model: Gpt2) -> None:
+    embeddings = torch.randn(1, 9, 24)
+    changed = embeddings.clone()
+    changed[:, 6:] = torch.randn(1, 3, 24)
+    before, after = model(embeddings)[0], model(changed)[0]
+    assert torch.allclose(before[:, :6], after[:, :6], atol=1e-6)
+    assert not torch.allclose(before[:, 6:], after[:, 6:], atol=1e-2)
+
+
+def test_gradients_go_through_the_cache(model: Gpt2) -> None:
+    gradients = []
+    for lengths in ([10], [4, 6]):
+        embeddings = torch.randn(2, 10, 24, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        model.zero_grad()
+        read(model, embeddings, lengths)[:, -1].square().sum().backward()
+        assert embeddings.grad is not None
+        gradients.append([embeddings.grad, *(parameter.grad for parameter in model.h.parameters())])
+    for whole, pieces in zip(*gradients, strict=True):
+        assert torch.allclose(whole, pieces, atol=1e-4 * float(whole.abs().max()))
+
+
+@pytest.mark.parametrize("with_gradients", [False, True])
+def test_a_cache_is_not_changed_by_those_that_grow_from_it(model: Gpt2, with_gradients: bool) -> None:
+    """Two continuations of one cache do not write over each other, nor over it."""
+    start, first, second, last = torch.randn(2, 16, 24).split([5, 3, 3, 5], dim=1)
+    with torch.set_grad_enabled(with_gradients):
+        _, root = model(start)
+        _, root = model(first[:, :1], root)  # its buffer has room now
+        _, left = model(first[:, 1:], root)
+        _, right = model(second[:, 1:], root)
+        after_left = model(last, left)[0]
+        after_right = model(last, right)[0]
+        expected_left = model(torch.cat((start, first, last), dim=1))[0][:, 8:]
+        expected_right = model(torch.cat((start, first[:, :1], second[:, 1:], last), dim=1))[0][:, 8:]
+    assert torch.allclose(after_left, expected_left, atol=1e-5)
+    assert torch.allclose(after_right, expected_right, atol=1e-5)
+
+
+@pytest.mark.parametrize("with_gradients", [False, True])
+def test_selected_rows_go_on_as_rows_of_their_own(model: Gpt2, with_gradients: bool) -> None:
+    rows = torch.tensor([2, 0, 0, 1, 2])
+    embeddings, following = torch.randn(3, 6, 24), torch.randn(5, 4, 24)
+    with torch.set_grad_enabled(with_gradients):
+        _, cache = model(embeddings)
+        continued = model(following, cache.select(rows))[0]
+        expected = model(torch.cat((embeddings[rows], following), dim=1))[0][:, 6:]
+    assert torch.allclose(continued, expected, atol=1e-5)
+
+
+@torch.no_grad()
+def test_decoding_copies_a_cache_only_where_its_buffer_is_full(model: Gpt2) -> None:
+    """From 4 positions to 20 the memory changes twice: 4 -> room for 10, 10 -> room for 22."""
+    _, cache = model(torch.randn(1, 4, 24))
+    buffers = []
+    for _ in range(16):
+        _, cache = model(torch.randn(1, 1, 24), cache)
+        buffers.append(cache.layers[0].buffer.keys_values)
+    assert len({buffer.data_ptr() for buffer in buffers}) == 2
+    assert [buffer.shape[3] for buffer in buffers] == 6 * [10] + 10 * [22]
+
+
+@torch.no_grad()
+def test_reordering_keeps_the_room_to_grow(model: Gpt2) -> None:
+    _, cache = model(torch.randn(2, 4, 24))
+    _, cache = model(torch.randn(2, 1, 24), cache)
+    cache = cache.select(torch.tensor([1, 0]))
+    before = cache.layers[0].buffer.keys_values.data_ptr()
+    _, cache = model(torch.randn(2, 1, 24), cache)
+    assert cache.layers[0].buffer.keys_values.data_ptr() == before
+
+
+def test_too_many_positions_are_one_sentence(model: Gpt2) -> None:
+    _, cache = model(torch.randn(1, 20, 24))
+    with pytest.raises(
+        ModelError, match=r"^GPT-2 has 20 positions .* 21 are needed: .*lower --max-new-tokens"
+    ):
+        model(torch.randn(1, 1, 24), cache)
+
+
+def test_weights_begin_as_gpt2s() -> None:
+    torch.manual_seed(0)
+    model = Gpt2(Gpt2Config(vocab_size=200, width=96, num_layers=8, num_heads=4, max_positions=50))
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            assert not parameter.any(), name
+        elif parameter.dim() == 1:
+            assert torch.equal(parameter, torch.ones_like(parameter)), name
+        else:
+            expected = 0.02 / math.sqrt(16) if "c_proj" in name else 0.02
+            assert float(parameter.detach().std()) == pytest.approx(expected, rel=0.05), name
+
+
+def test_the_output_head_is_the_token_embedding(model: Gpt2) -> None:
+    assert not any("lm_head" in name for name in model.state_dict())
+    hidden = torch.randn(2, 3, 24)
+    assert torch.allclose(model.project(hidden), hidden @ model.wte.weight.T, atol=1e-5)
+
+
+def test_dropout_is_for_training_only(model: Gpt2) -> None:
+    embeddings = torch.randn(1, 6, 24)
+    assert torch.equal(model(embeddings)[0], model(embeddings)[0])
+    model.train()
+    assert not torch.equal(model(embeddings)[0], model(embeddings)[0])
+
+
+def test_all_problems_of_a_configuration_are_named_at_once() -> None:
+    with pytest.raises(ModelError) as error:
+        Gpt2Config(vocab_size=0, width=10, num_layers=-1, num_heads=3, dropout=1.0)
+    assert str(error.value) == (
+        "This makes no model: GPT-2 has vocab_size 0; GPT-2 has num_layers -1; GPT-2's "
+        "num_heads 3 do not divide its width 10; GPT-2's dropout 1.0 is not in 0 <= dropout < 1; "
+        "change the model's configuration."
+    )
