@@ -1,0 +1,74 @@
+"""Captions joined with their references, as words: what every metric reads.
+
+In: hypotheses and references as text, by image id. Out: a `Corpus` of words, in the order of the
+hypotheses, or one sentence with all that does not match. It does not know the metrics.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pixtell.errors import ScoringError
+from pixtell.metrics.ptb import ptb_words
+
+Words = Sequence[str]
+Values = tuple[float, list[float]]  # of the corpus, and of each image in its order
+
+_SHOWN_IDS = 3
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One hypothesis an image and its references, all as words."""
+
+    image_ids: tuple[str, ...]
+    hypotheses: list[Words]
+    references: list[list[Words]]
+
+    @classmethod
+    def from_text(cls, hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> "Corpus":
+        """Raises: ScoringError where the ids do not match or there is nothing to score."""
+        check_pairs(list(hypotheses), references)
+        return cls(
+            image_ids=tuple(hypotheses),
+            hypotheses=[ptb_words(caption) for caption in hypotheses.values()],
+            references=[[ptb_words(caption) for caption in references[image_id]] for image_id in hypotheses],
+        )
+
+    @property
+    def references_per_image(self) -> str:
+        """'5', or '4-5' where images differ."""
+        counts = {len(references) for references in self.references}
+        return str(min(counts)) if len(counts) == 1 else f"{min(counts)}-{max(counts)}"
+
+
+def check_pairs(
+    image_ids: Sequence[str], references: Mapping[str, Sequence[str]], empty_ids: Sequence[str] = ()
+) -> None:
+    """Raise one ScoringError that names everything wrong with these hypotheses' ids, if anything is.
+
+    image_ids: of the hypotheses, repeated where a file repeats them; empty_ids: of those without a caption.
+    """
+    if not image_ids:
+        raise ScoringError("There are no hypotheses to score; give one caption for each image.")
+    counts = Counter(image_ids)
+    problems = {
+        "without a hypothesis": [image_id for image_id in references if image_id not in counts],
+        "without references": [image_id for image_id in counts if not references.get(image_id)],
+        "with more than one hypothesis": [image_id for image_id, count in counts.items() if count > 1],
+        "with an empty hypothesis": list(empty_ids),
+    }
+    found = [f"{_count_ids(ids)} {problem} ({_first_ids(ids)})" for problem, ids in problems.items() if ids]
+    if found:
+        raise ScoringError(
+            f"Hypotheses and references do not match: {', '.join(found)}; give exactly one caption for each "
+            "image that has references."
+        )
+
+
+def _count_ids(ids: Sequence[str]) -> str:
+    return f"{len(ids):,} image{'' if len(ids) == 1 else 's'}"
+
+
+def _first_ids(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:_SHOWN_IDS]) + (", ..." if len(ids) > _SHOWN_IDS else "")
