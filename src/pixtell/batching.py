@@ -53,8 +53,6 @@ def make_batch(captions: Sequence[Sequence[Sequence[int]]], rows: torch.Tensor) 
     """All captions of the images at `rows`, padded to the longest of them."""
     chosen = [(place, token_ids) for place, row in enumerate(rows.tolist()) for token_ids in captions[row]]
     longest = max(len(token_ids) for _, token_ids in chosen)
-    labels = torch.full((len(chosen), longest), IGNORED)
-    for line, (_, token_ids) in zip(labels, chosen, strict=True):
-        line[: len(token_ids)] = torch.tensor(token_ids)
+    labels = torch.tensor([[*ids, *[IGNORED] * (longest - len(ids))] for _, ids in chosen])  # (C, T)
     image_index = torch.tensor([place for place, _ in chosen])
     return CaptionBatch(rows, labels.clamp(min=0), labels, image_index)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pixtell.encoders.base import EncoderSpec, fingerprint_of
+from pixtell.encoders.base import EncoderSpec, check_output, fingerprint_of, freeze
 from pixtell.errors import EncoderError
 from pixtell.files import read_json, write_json
 from pixtell.images import Preprocess
@@ -29,11 +29,23 @@ class NanoEncoderConfig:
     width: channels of the first stage; every later stage doubles them. blocks: residual blocks a stage, at
     strides 4, 8, 16, 32.
     image_size: pixels a side that the picture is resized to (a square, never cropped), a multiple of 32.
+    Raises: EncoderError for sizes that make no network.
     """
 
     width: int = 48
     blocks: tuple[int, ...] = (1, 2, 4, 1)
     image_size: int = 192
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or not self.blocks or min(self.blocks) < 1:
+            raise EncoderError(
+                f"A nano encoder of width {self.width} with {self.blocks} blocks a stage is no network; give "
+                "numbers above zero."
+            )
+        if self.image_size % STRIDE or self.image_size < STRIDE:
+            raise EncoderError(
+                f"--image-size {self.image_size} is not a multiple of {STRIDE}; choose for example 192."
+            )
 
     @property
     def feature_dim(self) -> int:
@@ -74,12 +86,7 @@ class NanoEncoder(nn.Module):
 
     def __init__(self, *, config: NanoEncoderConfig, output: str = "patches") -> None:
         super().__init__()
-        if output not in ("patches", "pooled"):
-            raise EncoderError(f"The nano encoder has no output {output!r}; choose patches or pooled.")
-        if config.image_size % STRIDE or config.image_size < STRIDE:
-            raise EncoderError(
-                f"image_size {config.image_size} is not a multiple of {STRIDE}; choose for example 192."
-            )
+        check_output(output, ("patches", "pooled"), "the nano encoder")
         self.config = config
         self.output = output
         self.stem = nn.Sequential(
@@ -106,9 +113,8 @@ class NanoEncoder(nn.Module):
     @property
     def feature_shape(self) -> tuple[int, ...]:
         side = self.config.image_size // STRIDE
-        return (
-            (self.config.feature_dim,) if self.output == "pooled" else (side * side, self.config.feature_dim)
-        )
+        pooled = (self.config.feature_dim,)
+        return pooled if self.output == "pooled" else (side * side, *pooled)
 
     @property
     def fingerprint(self) -> str:
@@ -132,10 +138,10 @@ def save_nano_encoder(encoder: NanoEncoder, directory: Path) -> None:
     from safetensors.torch import save_file
 
     weights = {
-        name: value.detach().half() if value.is_floating_point() else value
+        name: (value.half() if value.is_floating_point() else value).contiguous()
         for name, value in encoder.state_dict().items()
     }
-    save_file({name: value.contiguous() for name, value in weights.items()}, directory / "model.safetensors")
+    save_file(weights, directory / "model.safetensors")
     write_json(directory / "config.json", {"kind": KIND, **asdict(encoder.config)})
 
 
@@ -151,28 +157,23 @@ def load_nano_encoder(spec: EncoderSpec, *, base_dir: Path | None = None) -> Nan
     from safetensors.torch import load_file
 
     try:
-        encoder.load_state_dict(
-            {name: _to_float(value) for name, value in load_file(directory / "model.safetensors").items()}
-        )
+        encoder.load_state_dict(load_file(directory / "model.safetensors"))  # copies fp16 into fp32
     except (
         Exception
-    ) as cause:  # safetensors and torch raise types of their own for a file cut short or of other shapes
-        reason = str(cause).splitlines()[0]
+    ) as cause:  # safetensors and torch have types of their own for files cut short, other shapes
+        reason = (str(cause).strip() or type(cause).__name__).splitlines()[-1].strip()
         raise EncoderError(
             f"{directory / 'model.safetensors'} cannot be loaded ({reason}); copy it again."
         ) from cause
-    return encoder.requires_grad_(False).eval()
-
-
-def _to_float(value: torch.Tensor) -> torch.Tensor:
-    return value.float() if value.is_floating_point() else value
+    return freeze(encoder)
 
 
 def _directory_of(spec: EncoderSpec, base_dir: Path | None) -> Path:
-    if spec.path is None:
-        return Path(__file__).parent.parent / "weights" / "nano-encoder"
-    path = Path(spec.path)
-    return path if path.is_absolute() or base_dir is None else base_dir / path
+    if spec.path is not None:
+        return Path(base_dir or ".", spec.path)
+    if spec.name != "nano":
+        raise EncoderError(f"There is no nano encoder {spec.source!r}; name nano or a directory.")
+    return Path(__file__).parent.parent / "weights" / "nano-encoder"
 
 
 def _read_config(directory: Path) -> NanoEncoderConfig:

@@ -17,6 +17,7 @@ from pixtell.batching import IGNORED, epoch_batches, make_batch
 from pixtell.encoders.base import Encoder
 from pixtell.features import FeatureCache
 from pixtell.models.base import CaptionModel
+from pixtell.training.loop import Numbers
 
 
 class FeatureSource(Protocol):
@@ -31,8 +32,8 @@ class FeatureSource(Protocol):
 
 
 class CachedFeatures:
-    """Features from the cache: quick, and the encoder is not even in memory. Each epoch takes the next view
-    of every image."""
+    """Features from the cache: quick, as the encoder does not run. Each epoch takes the next view of every
+    image, each image at another."""
 
     module = None
 
@@ -43,10 +44,8 @@ class CachedFeatures:
 
     def __call__(self, rows: torch.Tensor, epoch: int) -> torch.Tensor:
         ids = [self.image_ids[row] for row in rows.tolist()]
-        views = (
-            (rows + epoch) % self.cache.views
-        ).tolist()  # an image's views in turn, each image at another
-        return self.cache.rows(ids, views).to(self.device).float()
+        views = ((rows + epoch) % self.cache.views).tolist()
+        return self.cache.rows(ids, views).to(self.device).float()  # (B, F) or (B, N, F)
 
 
 class PixelFeatures:
@@ -66,8 +65,8 @@ class PixelFeatures:
     def __call__(self, rows: torch.Tensor, epoch: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch * 100_003 + int(rows[0]))
         preprocess = self.encoder.preprocess
-        views = random_views(self.images[rows], preprocess.size, self.views, generator)
-        features: torch.Tensor = self.encoder(preprocess.normalise(views.to(self.device)))
+        views = random_views(self.images[rows].to(self.device), preprocess.size, self.views, generator)
+        features: torch.Tensor = self.encoder(preprocess.normalise(views))  # (B, F) or (B, N, F)
         return features
 
 
@@ -112,7 +111,7 @@ class CrossEntropy:
         self._epoch = -1
         self._batches: list[torch.Tensor] = []
 
-    def loss(self, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, step: int) -> tuple[torch.Tensor, Numbers]:
         epoch, place = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(self.seed * 7_368_787 + epoch)

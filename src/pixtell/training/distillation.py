@@ -21,13 +21,17 @@ from pixtell.encoders.hub import Teacher
 from pixtell.encoders.nano import STRIDE, NanoEncoder, save_nano_encoder
 from pixtell.errors import EncoderError, OptionError
 from pixtell.images import Preprocess
+from pixtell.training.loop import Numbers
 
 _TEACHER_BATCH = 128  # views a teacher pass
 
 
 @dataclass(frozen=True)
 class DistillationOptions:
-    """What the student sees and how its errors are weighed (weights: `nano-recipe`, measured on dev)."""
+    """What the student sees and how its errors are weighed.
+
+    Raises: OptionError for sizes that do not fit.
+    """
 
     view_size: int = 128  # pixels a side of a view, a multiple of 32; smaller is quicker
     batch_size: int = 64  # views a step
@@ -41,11 +45,25 @@ class DistillationOptions:
     min_area: float = 0.25  # smallest crop, as a share of the image
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.view_size % STRIDE or self.view_size < STRIDE:
+            raise OptionError(
+                f"--view-size {self.view_size} is not a multiple of {STRIDE}; choose for example 128."
+            )
+        if self.pool_views * self.reuse % self.batch_size:
+            raise OptionError(
+                f"--pool-views {self.pool_views} times --reuse {self.reuse} is not a multiple of "
+                f"--batch-size {self.batch_size}; choose powers of two."
+            )
+
 
 class _Pool(NamedTuple):
+    """V views as the teacher sees them, on the CPU, and the order in which the student does."""
+
     views: torch.Tensor  # uint8 (V, 3, S, S)
     patches: torch.Tensor  # (V, N, F_teacher)
     logits: torch.Tensor | None  # (V, C)
+    order: torch.Tensor  # (reuse * V,) rows; every pass over the pool is a permutation of its own
 
 
 class _Student(nn.Module):
@@ -71,8 +89,7 @@ class Distillation:
     """The objective. `module` holds student and projection; what is saved is the encoder alone.
 
     train_images, val_images: uint8 (N, 3, S, S), whole pictures resized to a square, in memory.
-    Raises: OptionError for sizes that do not fit; EncoderError for a teacher whose grid differs from the
-    student's.
+    Raises: EncoderError for a teacher whose grid differs from the student's.
     """
 
     best_metric = "pooled_cosine"
@@ -87,60 +104,51 @@ class Distillation:
         options: DistillationOptions,
         device: torch.device,
     ) -> None:
-        _check_options(options, train_images)
         self.options = options
         self.device = device
         self.teacher = teacher
         self.train_images = train_images
-        self.val_images = val_images
         self.pool_index = -1
         self.pool: _Pool | None = None
-        half = (0.5, 0.5, 0.5)
-        size = options.view_size
+        self.view_options = ViewOptions(min_area=options.min_area)
         self.student_view = encoder.preprocess
         self.teacher_view = Preprocess(
-            size=size, resize="square", mean=teacher.mean or half, std=teacher.std or half
+            size=options.view_size, resize="square", mean=teacher.mean, std=teacher.std
         )
-        patches = self._look(
-            random_views(train_images[:256], size, self._view_options(), _generator(options.seed, -1))
-        )[0]
-        if patches.shape[1] != (size // STRIDE) ** 2:
-            raise EncoderError(
-                f"The teacher's grid has {patches.shape[1]} cells at {size} pixels where the student's has "
-                f"{(size // STRIDE) ** 2}; choose a teacher whose stride is {STRIDE}."
-            )
+        patches = self._sample_patches()  # (V, N, F_teacher)
         self.module = _Student(encoder=encoder, teacher_dim=patches.shape[2]).to(device)
-        self.module.patch_mean.copy_(patches.float().mean(dim=(0, 1)))
-        self.module.patch_std.copy_(patches.float().std(dim=(0, 1)).clamp(min=1e-3))
+        self.module.patch_mean.copy_(patches.mean(dim=(0, 1)))
+        self.module.patch_std.copy_(patches.std(dim=(0, 1)).clamp(min=1e-3))
         self.steps_per_pool = options.pool_views * options.reuse // options.batch_size
-        self._val_targets: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+        self._val_batches = torch.split(_resized(val_images, encoder.config.image_size), _TEACHER_BATCH)
+        self._val_targets: list[tuple[torch.Tensor, torch.Tensor | None]] = []  # filled once
 
-    def loss(self, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, step: int) -> tuple[torch.Tensor, Numbers]:
         pool = self._pool_of(step)
-        rows = self._rows_of(step)
+        start = step % self.steps_per_pool * self.options.batch_size
+        rows = pool.order[start : start + self.options.batch_size]  # (B,)
         pixels = self.student_view.normalise(pool.views[rows].to(self.device))  # (B, 3, S, S)
-        target = (pool.patches[rows].to(self.device).float() - self.module.patch_mean) / self.module.patch_std
+        target = self._standardised(pool.patches[rows])  # (B, N, F_teacher)
         guess = self.module(pixels).float()  # (B, N, F_teacher)
         patch_loss = F.smooth_l1_loss(guess, target)
         cosine = F.cosine_similarity(self._centred(guess), self._centred(target)).mean()
         loss = self.options.patch_weight * patch_loss + self.options.cosine_weight * (1 - cosine)
         if pool.logits is not None:
-            labels = pool.logits[rows].to(self.device).float()
-            loss = loss + self.options.class_weight * self._class_loss(self._classify(guess), labels)
-        return loss, {"patch_loss": float(patch_loss.detach()), "cosine": float(cosine.detach())}
+            wanted = pool.logits[rows].to(self.device).float()  # (B, C)
+            loss = loss + self.options.class_weight * self._class_loss(self._classify(guess), wanted)
+        return loss, {"patch_loss": patch_loss.detach(), "cosine": cosine.detach()}
 
     def validate(self) -> dict[str, float]:
         """Mean cosine between the centred pooled features of student and teacher, and how often their top
         classes agree, on whole validation images at the size the encoder is used with."""
         cosines, agreements = [], []
-        size = self.module.encoder.config.image_size
-        batches = torch.split(_resized(self.val_images, size), _TEACHER_BATCH)
         if not self._val_targets:
-            self._val_targets = [self._look(batch) for batch in batches]
-        for batch, (patches, logits) in zip(batches, self._val_targets, strict=True):
+            self._val_targets = [self._look(batch) for batch in self._val_batches]
+        for batch, (patches, logits) in zip(self._val_batches, self._val_targets, strict=True):
             guess = self.module(self.student_view.normalise(batch.to(self.device))).float()
-            target = (patches.to(self.device).float() - self.module.patch_mean) / self.module.patch_std
-            cosines.append(F.cosine_similarity(self._centred(guess), self._centred(target)))
+            cosines.append(
+                F.cosine_similarity(self._centred(guess), self._centred(self._standardised(patches)))
+            )
             if logits is not None:
                 agreements.append(self._classify(guess).argmax(1) == logits.to(self.device).argmax(1))
         numbers = {"pooled_cosine": float(torch.cat(cosines).mean())}
@@ -150,6 +158,10 @@ class Distillation:
 
     def save(self, directory: Path) -> None:
         save_nano_encoder(self.module.encoder, directory)
+
+    def _standardised(self, patches: torch.Tensor) -> torch.Tensor:
+        """The teacher's patches (B, N, F_teacher), in units of their spread, on the device."""
+        return (patches.to(self.device).float() - self.module.patch_mean) / self.module.patch_std
 
     def _centred(self, standardised: torch.Tensor) -> torch.Tensor:
         """(B, N, F_teacher) standardised -> pooled, centred, in the teacher's own units, (B, F_teacher)."""
@@ -162,30 +174,13 @@ class Distillation:
         weight = next(self.teacher.classifier.parameters())
         return self.teacher.classifier(pooled.to(weight.dtype)).float()  # type: ignore[no-any-return]
 
-    def _class_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """KL divergence at the temperature, scaled by its square as Hinton et al. (2015) do."""
+    def _class_loss(self, logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """KL divergence of the student's classes from the teacher's, logits (B, C) both, at the temperature,
+        scaled by its square as Hinton et al. (2015) do."""
         heat = self.options.temperature
-        wanted = F.log_softmax(labels / heat, dim=1)
-        got = F.log_softmax(logits / heat, dim=1)
-        return F.kl_div(got, wanted, log_target=True, reduction="batchmean") * heat**2
-
-    def _rows_of(self, step: int) -> torch.Tensor:
-        """The pool's rows that belong to `step`: every pass over a pool is a permutation of its own, (B,)."""
-        place = (step % self.steps_per_pool) * self.options.batch_size + torch.arange(self.options.batch_size)
-        passes = place // self.options.pool_views
-        orders = {
-            int(turn): torch.randperm(
-                self.options.pool_views,
-                generator=_generator(self.options.seed, 1_000 * self.pool_index + int(turn)),
-            )
-            for turn in set(passes.tolist())
-        }
-        return torch.stack(
-            [
-                orders[int(turn)][int(row)]
-                for turn, row in zip(passes, place % self.options.pool_views, strict=True)
-            ]
-        )
+        wanted_log_probs = F.log_softmax(wanted / heat, dim=1)
+        log_probs = F.log_softmax(logits / heat, dim=1)
+        return F.kl_div(log_probs, wanted_log_probs, log_target=True, reduction="batchmean") * heat**2
 
     def _pool_of(self, step: int) -> _Pool:
         index = step // self.steps_per_pool
@@ -195,27 +190,41 @@ class Distillation:
         return self.pool
 
     def _make_pool(self, index: int) -> _Pool:
-        generator = _generator(self.options.seed, 2**40 + index)
-        chosen = torch.cat(
-            [
-                torch.randperm(len(self.train_images), generator=generator)
-                for _ in range(-(-self.options.pool_views // len(self.train_images)))
-            ]
-        )[: self.options.pool_views]
+        options, count = self.options, len(self.train_images)
+        generator = _generator(options.seed, index)
+        epochs = -(-options.pool_views // count)
+        chosen = torch.cat([torch.randperm(count, generator=generator) for _ in range(epochs)])
         views, patches, logits = [], [], []
-        for batch_number, rows in enumerate(torch.split(chosen, _TEACHER_BATCH)):
-            view = random_views(
-                self.train_images[rows], self.options.view_size, self._view_options(), generator
-            )
-            if (
-                batch_number * self.options.mixup_share
-            ) % 1 + self.options.mixup_share >= 1:  # evenly spread: 0.5 is every other batch
+        for number, rows in enumerate(torch.split(chosen[: options.pool_views], _TEACHER_BATCH)):
+            images = self.train_images[rows].to(self.device)  # (b, 3, S, S)
+            view = random_views(images, options.view_size, self.view_options, generator)
+            if (number * options.mixup_share) % 1 + options.mixup_share >= 1:  # 0.5: every other batch
                 view = mix(view, generator)
             seen, classes = self._look(view)
-            views.append(view)
+            views.append(view.cpu())
             patches.append(seen)
             logits.extend([] if classes is None else [classes])
-        return _Pool(torch.cat(views), torch.cat(patches), torch.cat(logits) if logits else None)
+        order = [torch.randperm(options.pool_views, generator=generator) for _ in range(options.reuse)]
+        return _Pool(
+            torch.cat(views), torch.cat(patches), torch.cat(logits) if logits else None, torch.cat(order)
+        )
+
+    def _sample_patches(self) -> torch.Tensor:
+        """The teacher's patches of some views, fp32 (V, N, F_teacher), for their mean and spread.
+
+        Raises: EncoderError where its grid is not the student's.
+        """
+        options, device = self.options, self.device
+        images = self.train_images[: 2 * _TEACHER_BATCH].to(device)  # (V, 3, S, S)
+        views = random_views(images, options.view_size, self.view_options, _generator(options.seed, -1))
+        patches = self._look(views)[0].to(device).float()
+        side = options.view_size // STRIDE
+        if patches.shape[1] != side**2:
+            raise EncoderError(
+                f"The teacher's grid has {patches.shape[1]} cells at {options.view_size} pixels where the "
+                f"student's has {side**2}; choose a teacher whose stride is {STRIDE}."
+            )
+        return patches
 
     @torch.no_grad()
     def _look(self, views: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -224,37 +233,13 @@ class Distillation:
             seen = self.teacher(self.teacher_view.normalise(views.to(self.device)))
         return seen.patches.cpu(), None if seen.logits is None else seen.logits.cpu()
 
-    def _view_options(self) -> ViewOptions:
-        return ViewOptions(min_area=self.options.min_area)
-
-
-def _check_options(options: DistillationOptions, train_images: torch.Tensor) -> None:
-    if options.view_size % STRIDE or options.view_size < STRIDE:
-        raise OptionError(
-            f"--view-size {options.view_size} is not a multiple of {STRIDE}; choose for example 128."
-        )
-    if options.pool_views * options.reuse % options.batch_size:
-        raise OptionError(
-            f"--pool-views {options.pool_views} times --reuse {options.reuse} is not a multiple of "
-            f"--batch-size {options.batch_size}; "
-            "choose powers of two."
-        )
-    if len(train_images) == 0:
-        raise OptionError(
-            "There is no training image to distil from; check the data set with pixtell datasets check."
-        )
-
 
 def _resized(images: torch.Tensor, size: int) -> torch.Tensor:
     """uint8 (N, 3, S, S) -> uint8 (N, 3, size, size)."""
     if images.shape[-1] == size:
         return images
-    return torch.cat(
-        [
-            F.interpolate(part, (size, size), mode="bicubic", antialias=True)
-            for part in torch.split(images, 256)
-        ]
-    )
+    parts = torch.split(images, 256)
+    return torch.cat([F.interpolate(part, (size, size), mode="bicubic", antialias=True) for part in parts])
 
 
 def _generator(seed: int, stream: int) -> torch.Generator:

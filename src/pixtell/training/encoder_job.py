@@ -7,19 +7,25 @@ from collections.abc import Callable
 
 import torch
 
-from pixtell.datasets import load_dataset
 from pixtell.devices import choose_placement
 from pixtell.encoders import parse_encoder
 from pixtell.encoders.hub import load_teacher
 from pixtell.encoders.nano import NanoEncoder, NanoEncoderConfig, load_nano_encoder
 from pixtell.errors import OptionError
 from pixtell.images import Preprocess
-from pixtell.options import check_positive
 from pixtell.reports import write_training_curves
 from pixtell.training.distillation import Distillation, DistillationOptions
 from pixtell.training.image_memory import load_split_images
 from pixtell.training.loop import Progress, RunResult, train
-from pixtell.training.run_options import DataOptions, EncoderOptions, EncoderRunOptions
+from pixtell.training.run_files import RunDirectory
+from pixtell.training.run_options import (
+    DataOptions,
+    EncoderOptions,
+    EncoderRunOptions,
+    check_encoder,
+    fixed_options,
+)
+from pixtell.training.split_records import Report, read_splits
 
 SOURCE_SIZE = 224  # pixels a side at which training images wait in memory for their crops
 
@@ -30,37 +36,16 @@ def train_encoder(
     run: EncoderRunOptions,
     *,
     on_progress: Callable[[Progress], None] = lambda progress: None,
-    report: Callable[[str], None] = lambda line: None,
+    report: Report = lambda line: None,
 ) -> RunResult:
     """Distil a teacher into a nano encoder and write the run directory; `DIR/step-N` is an encoder that
     --encoder takes.
 
-    Raises: OptionError, DatasetError, EncoderError before anything is trained; TrainingError.
+    Raises: OptionError, DatasetError, EncoderError before anything is trained; TrainingError; StorageError.
     """
-    if what.objective != "distill":
-        raise OptionError(f"--objective {what.objective} is unknown; choose distill.")
-    if what.teacher is None:
-        raise OptionError("--teacher is missing; name the directory of a network that transformers loads.")
-    check_positive(
-        what, "encoder_width", "image_size", "view_size", "min_area", "pool_views", "reuse", "validate_every"
-    )
-    if run.max_steps is None:
-        raise OptionError(
-            "--max-steps is missing; the learning rate needs to know where it ends: give for example 20000."
-        )
-    placement = choose_placement(run.device, run.dtype, training=True)
-    report(f"device: {placement.reason}")
-    teacher = load_teacher(what.teacher).to(placement.device, placement.dtype)
-    dataset = load_dataset(data.dataset, data.data_dir)
-    for warning in dataset.warnings:
-        report(warning)
-    half = (0.5, 0.5, 0.5)
-    memory = Preprocess(size=SOURCE_SIZE, resize="square", mean=half, std=half)
-    train_images, val_images = (
-        load_split_images(dataset.split(split)[: data.limit], memory, report)[1] for split in ("train", "val")
-    )
-    torch.manual_seed(run.seed)
-    encoder = _choose_student(what)
+    check_encoder(data, what, run)
+    assert what.teacher is not None
+    assert run.max_steps is not None
     options = DistillationOptions(
         view_size=what.view_size,
         batch_size=run.batch_size,
@@ -68,6 +53,17 @@ def train_encoder(
         reuse=what.reuse,
         min_area=what.min_area,
         seed=run.seed,
+    )
+    placement = choose_placement(run.device, run.dtype, training=True)
+    RunDirectory(run.output).begin(fixed_options(data, what, run), resume=run.resume)
+    report(f"device: {placement.reason}")
+    torch.manual_seed(run.seed)
+    encoder = _choose_student(what)
+    teacher = load_teacher(what.teacher).to(placement.device, placement.dtype)
+    half = (0.5, 0.5, 0.5)
+    memory = Preprocess(size=SOURCE_SIZE, resize="square", mean=half, std=half)
+    train_images, val_images = (
+        load_split_images(records, memory, report)[1] for records in read_splits(data, report)
     )
     objective = Distillation(
         encoder=encoder,
@@ -81,7 +77,7 @@ def train_encoder(
         f"{len(train_images):,} training and {len(val_images):,} validation images, "
         f"{sum(p.numel() for p in encoder.parameters()):,} parameters"
     )
-    loop = run.loop(run.max_steps, what.validate_every, None)
+    loop = run.loop(run.max_steps, what.validate_every, patience=None)
     result = train(objective, loop, run.output, placement, resume=run.resume, on_progress=on_progress)
     write_training_curves(run.output)
     return result

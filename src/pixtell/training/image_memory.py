@@ -21,16 +21,17 @@ def load_split_images(
 
     Raises: DatasetError where none can be read.
     """
-    kept, images = [], []
+    kept: list[CaptionedImage] = []
+    images = torch.empty(len(records), 3, preprocess.size, preprocess.size, dtype=torch.uint8)
     loaded = load_images((record.image for record in records), preprocess, on_error="return")
     for record, image in zip(records, loaded, strict=True):
         if isinstance(image, ImageError):
             report(f"left out: {image}")
         else:
+            images[len(kept)] = image
             kept.append(record)
-            images.append(image)
     if not kept:
         raise DatasetError(
             f"None of {len(records)} images can be read; check them with pixtell datasets check."
         )
-    return kept, torch.stack(images)
+    return kept, images[: len(kept)]

@@ -9,7 +9,7 @@ each step. That is why a resumed run equals an uninterrupted one bit for bit on 
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ from pixtell.errors import OptionError, TrainingError
 from pixtell.training.run_files import MetricsLog, RunDirectory, TrainState
 from pixtell.training.weight_average import WeightAverage
 
+Numbers = Mapping[str, "float | torch.Tensor"]  # to log; tensors of one value, not waited for before that
+
 
 @dataclass(frozen=True)
 class LoopOptions:
@@ -31,12 +33,10 @@ class LoopOptions:
     max_steps: int
     learning_rate: float
     weight_decay: float = 0.02
-    warmup_ratio: float = (
-        0.03  # share of max_steps in which the rate rises; it then falls to zero as a cosine
-    )
+    warmup_ratio: float = 0.03  # share of max_steps in which the rate rises; a cosine to zero follows
     clip_norm: float = 1.0
     ema_decay: float | None = (
-        None  # of the weights that are validated and saved; None: the trained weights themselves
+        None  # validate and save an average of the weights; None: the weights themselves
     )
     validate_every: int = 1000  # steps
     patience: int | None = None  # validations without a better value before an early stop; None: never
@@ -80,7 +80,7 @@ class Objective(Protocol):
     def best_metric(self) -> str:
         """A key of what validate() returns; larger is better."""
 
-    def loss(self, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, step: int) -> tuple[torch.Tensor, Numbers]:
         """The loss of the batch of this step, a scalar, and further numbers to log."""
 
     def validate(self) -> dict[str, float]:
@@ -101,8 +101,12 @@ def train(
 ) -> RunResult:
     """Train `objective` and write the run directory.
 
-    Raises: TrainingError for a loss that is not finite (the last good checkpoint stays), OptionError where
-    `run` holds a run already and resume is off, or holds none and resume is on.
+    A resumed run may have another learning_rate, max_steps, warm-up, patience and max_seconds than before:
+    they are read anew at every step.
+
+    Raises: TrainingError for a loss or gradient that is not finite (the last good checkpoint stays),
+    OptionError where `run` holds a run already and resume is off, or holds none and resume is on;
+    CheckpointError where the run is another model's; StorageError.
     """
     return _Loop(objective, options, RunDirectory(run), placement, on_progress).run(resume)
 
@@ -133,58 +137,63 @@ class _Loop:
             self.state = self.directory.load_state(self.objective.module, self.optimizer, self.average)
         else:
             self.directory.refuse_if_used()
-        started = time.monotonic()
-        first_step = self.state.step
-        with MetricsLog(self.directory.path, self.state.step) as log:
-            while self.state.step < self.options.max_steps:
+        options, state = self.options, self.state
+        started, first_step = time.monotonic(), state.step
+        with MetricsLog(self.directory.path, state.step) as log:
+            while state.step < options.max_steps and not self._is_stuck():
                 loss, numbers = self._step()
                 elapsed = time.monotonic() - started
-                left = elapsed / (self.state.step - first_step) * (self.options.max_steps - self.state.step)
-                out_of_time = self.options.max_seconds is not None and elapsed > self.options.max_seconds
-                at_end = self.state.step == self.options.max_steps
-                if self.state.step % self.options.log_every == 0:
-                    log.write(self.state.step, {"loss": loss, "learning_rate": self._rate(), **numbers})
-                if self.state.step % self.options.validate_every == 0 or at_end:
-                    numbers = self._validate()
-                    log.write(self.state.step, {f"val/{name}": value for name, value in numbers.items()})
-                    saved = self._save()
-                    self.on_progress(
-                        Progress(self.state.step, self.options.max_steps, loss, left, numbers, saved)
+                at_end = state.step == options.max_steps
+                out_of_time = options.max_seconds is not None and elapsed > options.max_seconds and not at_end
+                if state.step % options.log_every == 0 or at_end or out_of_time:
+                    log.write(
+                        state.step, {"loss": loss, "learning_rate": self._rate(state.step - 1), **numbers}
                     )
-                    if self._is_stuck():
-                        return self._result(
-                            f"no better {self.objective.best_metric} in {self.options.patience} validations"
-                        )
-                elif out_of_time:
-                    self._save()
-                else:
-                    self.on_progress(Progress(self.state.step, self.options.max_steps, loss, left))
-                if out_of_time and not at_end:
-                    return self._result(f"{self.options.max_seconds:.0f} seconds are over", finished=False)
-        return self._result(f"all {self.options.max_steps} steps done")
+                validation = saved = None
+                if state.step % options.validate_every == 0 or at_end:
+                    validation = self._validate()
+                    log.write(state.step, {f"val/{name}": value for name, value in validation.items()})
+                if validation is not None or out_of_time:
+                    saved = self._save()
+                left = elapsed / (state.step - first_step) * (options.max_steps - state.step)
+                self.on_progress(Progress(state.step, options.max_steps, loss, left, validation, saved))
+                if out_of_time:
+                    return self._result(f"{options.max_seconds:g} seconds are over", finished=False)
+        if self._is_stuck():
+            return self._result(f"no better {self.objective.best_metric} in {options.patience} validations")
+        return self._result(f"all {options.max_steps} steps done")
 
-    def _step(self) -> tuple[float, dict[str, float]]:
+    def _step(self) -> tuple[float, Numbers]:
+        """One update: the loss before it, and the numbers of the objective."""
         step = self.state.step
         for group in self.optimizer.param_groups:
-            group["lr"] = group["base_rate"] * schedule(step, self.options)
+            group["lr"] = self._rate(step)
         torch.manual_seed(step_seed(self.options.seed, step))
         self.objective.module.train()
         with self._autocast():
             loss, numbers = self.objective.loss(step)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"The loss became {value} at step {step + 1}; the last good checkpoint is kept: "
-                f"go on from it with a lower --learning-rate than {self.options.learning_rate:g}."
-            )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm)
+        value, norm_value = torch.stack((loss.detach().float(), norm.float())).tolist()  # one wait a step
+        self._refuse_infinite({"loss": value, "gradient": norm_value})
         self.optimizer.step()
         if self.average is not None:
             self.average.update(step)
         self.state.step += 1
         return value, numbers
+
+    def _refuse_infinite(self, values: dict[str, float]) -> None:
+        """Before the weights are touched: what is not finite would make all of them NaN."""
+        for name, value in values.items():
+            if not math.isfinite(value):
+                last = self.directory.last
+                kept = f"the last good checkpoint, {last}, is kept: go on from it with --resume and"
+                raise TrainingError(
+                    f"The {name} became {value} at step {self.state.step + 1}; "
+                    f"{kept if last else 'there is no checkpoint yet: start again with'} a lower "
+                    f"--learning-rate than {self.options.learning_rate:g}."
+                )
 
     def _validate(self) -> dict[str, float]:
         torch.manual_seed(step_seed(self.options.seed, -1))
@@ -213,8 +222,8 @@ class _Loop:
             self.placement.device.type, self.placement.dtype if mixed else None, enabled=mixed
         )
 
-    def _rate(self) -> float:
-        return float(self.optimizer.param_groups[0]["lr"])
+    def _rate(self, step: int) -> float:
+        return self.options.learning_rate * schedule(step, self.options)
 
     def _is_stuck(self) -> bool:
         return (
@@ -242,9 +251,8 @@ def step_seed(seed: int, step: int) -> int:
 def _make_optimizer(module: nn.Module, options: LoopOptions) -> torch.optim.AdamW:
     """AdamW; biases, norms and other vectors are not decayed."""
     parameters = [p for p in module.parameters() if p.requires_grad]
-    rate = {"base_rate": options.learning_rate}
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": options.weight_decay, **rate},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, **rate},
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": options.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=options.learning_rate, fused=True)

@@ -35,17 +35,19 @@ def extract_split(
 ) -> FeatureCache:
     """Features of all `records`, `views` of each: the plain image first, then random crops in other colours.
 
+    how: of the views after the first; None: the defaults of ViewOptions.
     Raises: FeatureCacheError, StorageError; DatasetError where not one image can be read.
     """
+    how = how or ViewOptions()
     size = encoder.preprocess.size
 
     def make(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        return random_views(images, size, how or ViewOptions(), generator)
+        return random_views(images, size, how, generator)
 
     further = Views(
         count=views,
         make=make,
-        description=f"random_views {asdict(how or ViewOptions())}",
+        description=f"random_views {asdict(how)}",
         source_size=round(size * _SOURCE_SCALE),
         seed=seed,
     )
@@ -61,5 +63,8 @@ def extract_split(
         report(f"left out: {error}")
     if len(cache) == 0:
         first = next(iter(cache.errors.values()))
-        raise DatasetError(f"None of {len(records)} images can be read; the first is {first}")
+        raise DatasetError(
+            f"None of {len(records)} images can be read, first {first}; check the data set with pixtell "
+            "datasets check."
+        )
     return cache

@@ -11,7 +11,8 @@ from torch import nn
 
 
 class WeightAverage:
-    """Averages parameters and floating-point buffers; `with average:` swaps them into the module and back.
+    """Averages trained parameters and floating-point buffers; `with average:` swaps them into the module and
+    back. Frozen parameters stay out: they are their own average.
 
     The decay rises from 0.5 to `decay` over the first steps, min(decay, (1 + step) / (2 + step)), so that
     the average forgets the random initial weights.
@@ -22,7 +23,7 @@ class WeightAverage:
         self.live = {
             name: value
             for name, value in module.state_dict(keep_vars=True).items()
-            if value.is_floating_point()
+            if value.is_floating_point() and (value.requires_grad or not isinstance(value, nn.Parameter))
         }
         self.mean = {name: value.detach().clone() for name, value in self.live.items()}
 
@@ -30,7 +31,7 @@ class WeightAverage:
     def update(self, step: int) -> None:
         """Take in the weights as they are after `step`."""
         decay = min(self.decay, (1 + step) / (2 + step))
-        torch._foreach_lerp_(list(self.mean.values()), [v.detach() for v in self.live.values()], 1 - decay)
+        torch._foreach_lerp_(list(self.mean.values()), list(self.live.values()), 1 - decay)
 
     def __enter__(self) -> None:
         self._swap()

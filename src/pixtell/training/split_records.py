@@ -1,0 +1,22 @@
+"""What a training reads of a data set: the records of `train` and `val`."""
+
+from collections.abc import Callable
+
+from pixtell.datasets import load_dataset
+from pixtell.datasets.records import CaptionedImage
+from pixtell.training.run_options import DataOptions
+
+Report = Callable[[str], None]  # takes one line about what a job is doing
+
+
+def read_splits(
+    data: DataOptions, report: Report
+) -> tuple[tuple[CaptionedImage, ...], tuple[CaptionedImage, ...]]:
+    """Records to train and to validate on, split by image; the data set's warnings are reported.
+
+    Raises: DatasetError.
+    """
+    dataset = load_dataset(data.dataset, data.data_dir)
+    for warning in dataset.warnings:
+        report(warning)
+    return dataset.split("train")[: data.limit], dataset.split("val")[: data.limit]
