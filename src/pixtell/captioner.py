@@ -85,7 +85,7 @@ class Captioner:
 
     def caption(
         self,
-        images: ImageSource | Sequence[ImageSource],
+        images: "ImageSource | Sequence[ImageSource]",
         *,
         batch_size: int = 16,
         on_error: Literal["raise", "return"] = "raise",
@@ -112,7 +112,7 @@ class Captioner:
         options: DecodingOptions | None = None,
         batch_size: int = 16,
         on_error: Literal["raise", "return"] = "raise",
-    ) -> Iterator[Captions | ImageError]:
+    ) -> "Iterator[Captions | ImageError]":
         """As `caption`, for any number of images: at most a few batches are in memory at once."""
         options = options or self.decoding
         options.validate()

@@ -5,9 +5,11 @@ files mean.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,18 +21,29 @@ from pixtell.errors import CheckpointError, PixtellError, StorageError
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; rename it to `path` if the block ends well, else
-    remove it.
+    remove it. Folders that are missing are made; a link is followed; a device or pipe is written as it is.
 
-    Raises: StorageError where the disk is full or the folder cannot be written.
+    Raises: StorageError where the disk is full or the place cannot be written: before the block, if that can
+    be known.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with _storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not path.is_file():
+            yield path
+            return
+        target = Path(os.path.realpath(path))
+        if not target.parent.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _beside(target, "tmp")
         try:
+            temporary.touch(exist_ok=False)
+            mode = temporary.stat().st_mode  # what the umask allows; safetensors makes files 0600
             yield temporary
+            temporary.chmod(mode)
             _sync(temporary)
-            temporary.replace(path)
-            _sync(path.parent)
+            temporary.replace(target)
+            _sync(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -42,24 +55,38 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
     Raises: StorageError where the disk is full or the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    retired = path.with_name(f".{path.name}.{os.getpid()}.old")
+    temporary, retired = _beside(path, "tmp"), _beside(path, "old")
     with _storage_errors(path):
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
         try:
+            temporary.mkdir(parents=True)
+            mode = temporary.stat().st_mode & 0o666  # what the umask allows
             yield temporary
-            for file in sorted(temporary.rglob("*")):
-                if file.is_file():
-                    _sync(file)
+            for inside in sorted(temporary.rglob("*")):
+                if inside.is_file():
+                    inside.chmod(mode)  # safetensors writes files that only their owner may read
+                _sync(inside)
             _sync(temporary)
             if path.exists():  # a directory cannot be renamed over a full one: step aside first
                 path.replace(retired)
-            temporary.replace(path)
+            try:
+                temporary.replace(path)
+            except OSError:
+                if retired.exists():
+                    retired.replace(path)
+                raise
             _sync(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
             shutil.rmtree(retired, ignore_errors=True)
+
+
+def check_writable(path: Path) -> None:
+    """Find out before a long job whether its result can be written to `path`, which stays as it is.
+
+    Raises: StorageError.
+    """
+    with contextlib.suppress(_NothingToWriteError), atomic_path(path):
+        raise _NothingToWriteError
 
 
 def write_text(path: Path, text: str) -> None:
@@ -70,7 +97,10 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all. Raises: StorageError."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    with atomic_path(path) as temporary:
+        # What UTF-8 cannot hold (a byte of a file name that is no text) becomes \udcff, as JSON writes it.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def read_json(path: Path, error: type[PixtellError] = CheckpointError) -> Any:
@@ -89,16 +119,43 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+class _NothingToWriteError(Exception):
+    """Leaves `atomic_path` without a file."""
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    """A hidden name in the same folder, and so on the same disk, that no other writer has."""
+    return path.with_name(f".{path.name}.{os.urandom(4).hex()}.{suffix}")
+
+
 @contextlib.contextmanager
 def _storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as cause:
-        reason = cause.strerror or str(cause)
+    except PixtellError:
+        raise
+    except Exception as cause:
+        reason = _why_not_written(cause)
+        if reason is None:
+            raise
         raise StorageError(
             f"{path} cannot be written ({reason}); what was there before is unchanged: free space or "
             "name another place."
         ) from cause
+
+
+def _why_not_written(error: BaseException) -> str | None:
+    """The system's reason in an error, None where the system did not refuse anything.
+
+    safetensors wraps it in an error of its own that ends in "(os error 28)"; torch.save, given an open file,
+    raises a RuntimeError from it.
+    """
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+        return _why_not_written(error.__context__)
+    wrapped = re.search(r"\(os error (\d+)\)", str(error))
+    return os.strerror(int(wrapped[1])) if wrapped else None
 
 
 def _sync(path: Path) -> None:
