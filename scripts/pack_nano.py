@@ -1,0 +1,102 @@
+"""Put trained runs into src/pixtell/weights as the models that ship: fp16, one shared encoder, scores.
+
+    python scripts/pack_nano.py pack --encoder RUN --clipcap RUN --lstm RUN --data-dir ../shared/flickr8k
+    python scripts/pack_nano.py test --data-dir ../shared/flickr8k
+
+`pack` writes the models, captions the dev split with them as they ship, and stores the dev scores and the
+mark under which a caption is unsure: the lowest tenth of the dev captions, by mean log-probability a token.
+`test` is for the end: it scores the test split once and stores that too.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pixtell.captioner import Caption, Captioner
+from pixtell.checkpoints import SHIPPED, WEIGHTS, find_checkpoint, load_checkpoint, save_checkpoint
+from pixtell.datasets import load_dataset
+from pixtell.encoders import parse_encoder
+from pixtell.encoders.base import EncoderSpec
+from pixtell.encoders.nano import load_nano_encoder, save_nano_encoder
+from pixtell.files import atomic_directory, read_json, write_json
+from pixtell.metrics import score_captions
+from pixtell.metrics.diversity import bad_ending_rate, distinct_share
+
+ENCODER = WEIGHTS / "nano-encoder"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("action", choices=["pack", "test"])
+    parser.add_argument("--encoder", type=Path, help="a nano encoder, or the checkpoint whose run moved one")
+    parser.add_argument("--clipcap", type=Path, help="the run that becomes nano")
+    parser.add_argument("--lstm", type=Path, help="the run that becomes nano-lstm")
+    parser.add_argument("--data-dir", type=Path, required=True, help="Flickr8k")
+    parser.add_argument("--beam-size", type=int, default=3)
+    parser.add_argument("--length-penalty", type=float, default=0.7)
+    arguments = parser.parse_args()
+    if arguments.action == "pack":
+        decoding = {"beam_size": arguments.beam_size, "length_penalty": arguments.length_penalty}
+        pack_encoder(arguments.encoder)
+        for name, run in zip(SHIPPED, (arguments.clipcap, arguments.lstm), strict=True):
+            pack_model(name, run, decoding)
+            add_scores(name, "val", arguments.data_dir)
+    else:
+        for name in SHIPPED:
+            add_scores(name, "test", arguments.data_dir)
+    total = sum(file.stat().st_size for file in WEIGHTS.rglob("*") if file.is_file())
+    print(f"{total / 1e6:.1f} MB of weights")
+
+
+def pack_encoder(source: Path) -> None:
+    directory = find_checkpoint(source)
+    if "family" in read_json(directory / "config.json"):  # a run that moved its encoder
+        encoder = load_checkpoint(directory).encoder
+    else:
+        encoder = load_nano_encoder(parse_encoder(str(directory), "patches"))
+    with atomic_directory(ENCODER) as temporary:
+        save_nano_encoder(encoder, temporary)
+
+
+def pack_model(name: str, run: Path, decoding: dict[str, Any]) -> None:
+    checkpoint = load_checkpoint(run)
+    encoder = EncoderSpec(kind="nano", output=checkpoint.config.encoder.output, path=str(ENCODER))
+    config = replace(checkpoint.config, encoder=encoder, decoding=decoding)
+    with atomic_directory(WEIGHTS / name) as temporary:
+        save_checkpoint(
+            temporary, config=config, model=checkpoint.model, tokenizer=checkpoint.tokenizer, half=True
+        )
+
+
+def add_scores(name: str, split: str, data_dir: Path) -> None:
+    """Caption a split with the shipped model; write scores.json, and for val the mark of unsure captions."""
+    records = load_dataset("flickr8k", data_dir).split(split)
+    captioner = Captioner.from_pretrained(name)
+    results = list(captioner.stream((record.image for record in records), batch_size=32))
+    captions = [caption for caption in results if isinstance(caption, Caption)]
+    texts = {record.image_id: caption.text for record, caption in zip(records, captions, strict=True)}
+    scores = score_captions(texts, {record.image_id: record.captions for record in records})
+    path = WEIGHTS / name / "scores.json"
+    stored = read_json(path) if path.exists() else {}
+    stored[split] = {
+        "dataset": "flickr8k",
+        "num_images": len(records),
+        "command": f"pixtell evaluate --model {name} --dataset flickr8k --split {split}",
+        **{metric: round(score.value, 4) for metric, score in scores.items()},
+        "distinct_share": round(distinct_share(list(texts.values())), 4),
+        "bad_ending_rate": round(bad_ending_rate(list(texts.values())), 4),
+    }
+    write_json(path, stored)
+    print(name, split, stored[split])
+    if split == "val":
+        means = sorted(caption.logprob / (len(caption.token_ids) + 1) for caption in captions)
+        config = read_json(WEIGHTS / name / "config.json")
+        config["unsure_below"] = round(means[len(means) // 10], 4)
+        write_json(WEIGHTS / name / "config.json", config)
+
+
+if __name__ == "__main__":
+    main()
