@@ -71,8 +71,9 @@ UNITS: dict[str, Unit] = {
     "bulk": Unit(6),
     # doors
     "serving": Unit(7, same_row=names("__init__")),
-    "cli": Unit(7, same_row=names("__init__ cli_options serving")),
+    "cli": Unit(7, same_row=names("__init__ cli_options terminal serving")),
     "cli_options": Unit(7),
+    "terminal": Unit(7),
     "__main__": Unit(7, same_row=names("__init__ cli")),
     "__init__": Unit(7),
 }

@@ -50,14 +50,15 @@ def text_lines(path: Path, result: Result) -> str:
 
 
 def json_lines(path: Path, result: Result) -> str:
-    """One JSON object a line: path with caption and logprob, or captions, or error."""
+    """One JSON object a line: path with caption and logprob, or captions, or error. ASCII alone, so that it
+    is the same in every encoding, and paths come back exactly, also those that are no UTF-8."""
     if isinstance(result, ImageError):
         value: dict[str, Any] = {"error": result.reason}
     elif isinstance(result, Caption):
         value = _caption_json(result)
     else:
         value = {"captions": [_caption_json(caption) for caption in result]}
-    return json.dumps({"path": str(path), **value}, ensure_ascii=False) + "\n"
+    return json.dumps({"path": str(path), **value}) + "\n"
 
 
 def csv_lines(path: Path, result: Result) -> str:

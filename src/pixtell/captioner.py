@@ -12,11 +12,11 @@ from typing import Any, Literal, TypeAlias, cast
 
 import torch
 
-from pixtell.checkpoints import load_checkpoint
+from pixtell.checkpoints import Checkpoint, load_checkpoint
 from pixtell.decoding import DecodedCaption, DecodingOptions, decode
 from pixtell.devices import Placement, choose_placement
 from pixtell.encoders.base import Encoder
-from pixtell.errors import ImageError, OptionError
+from pixtell.errors import CheckpointError, ImageError, OptionError
 from pixtell.images import ImageSource, load_images
 from pixtell.models.base import CaptionDecoder
 from pixtell.tokenizers import Tokenizer
@@ -26,16 +26,19 @@ from pixtell.tokenizers import Tokenizer
 class Caption:
     """One caption of one image.
 
-    text: a sentence, capital first, full stop last. token_ids: without eos. logprob: sum of natural logs
-    over the new tokens, eos included. unsure: the mean over tokens is below what the model's makers saw on
-    its own kind of pictures.
+    text: a sentence, capital first, full stop last, never empty. token_ids: without eos. logprob: sum of
+    natural logs over the new tokens, eos included; mean_logprob: the same a token. unsure: mean_logprob is
+    below what the model's makers saw on its own kind of pictures.
     """
 
     text: str
     token_ids: tuple[int, ...]
     logprob: float
+    mean_logprob: float
     unsure: bool = False
 
+
+_AROUND = " .,;:!?-"  # what a tokenizer may leave around a sentence
 
 Captions: TypeAlias = "Caption | list[Caption]"  # a list where num_captions is over one
 
@@ -78,7 +81,7 @@ class Captioner:
             encoder=checkpoint.encoder.to(placement.device, placement.dtype),
             model=checkpoint.model.to(placement.device, placement.dtype),
             tokenizer=checkpoint.tokenizer,
-            decoding=DecodingOptions(**checkpoint.config.decoding),
+            decoding=_stored_options(checkpoint),
             placement=placement,
             unsure_below=checkpoint.config.unsure_below,
         )
@@ -165,12 +168,25 @@ class Captioner:
     def _to_caption(self, decoded: DecodedCaption) -> Caption:
         mean = decoded.logprob / max(1, decoded.num_tokens)
         unsure = self.unsure_below is not None and mean < self.unsure_below
-        return Caption(
-            as_sentence(self.tokenizer.decode(decoded.token_ids)), decoded.token_ids, decoded.logprob, unsure
-        )
+        text = as_sentence(self.tokenizer.decode(decoded.token_ids))
+        return Caption(text, decoded.token_ids, decoded.logprob, mean, unsure)
+
+
+def _stored_options(checkpoint: Checkpoint) -> DecodingOptions:
+    """The model's decoding defaults. Raises: CheckpointError where this pixtell cannot use them."""
+    try:
+        options = DecodingOptions(**checkpoint.config.decoding)
+        options.validate()
+    except (TypeError, OptionError) as cause:
+        raise CheckpointError(
+            f"{checkpoint.directory / 'config.json'} has decoding defaults that cannot be used "
+            f"({str(cause).rstrip('.')}); correct them, or take the pixtell that wrote them."
+        ) from cause
+    return options
 
 
 def as_sentence(text: str) -> str:
-    """Capital first, full stop last, never empty: "a dog runs ." -> "A dog runs."."""
-    words = " ".join(text.split()).rstrip(" .") or "no words"
-    return words[0].upper() + words[1:] + ("" if words[-1] in "!?" else ".")
+    """One line, capital first, full stop last, never empty: " a dog runs . " -> "A dog runs."."""
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    words = " ".join(printable.split()).strip(_AROUND) or "a picture"
+    return words[0].upper() + words[1:] + "."

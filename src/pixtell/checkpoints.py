@@ -18,7 +18,7 @@ from pixtell.encoders.base import Encoder, EncoderSpec
 from pixtell.errors import CheckpointError, DownloadError
 from pixtell.files import atomic_path, read_json, write_json
 from pixtell.models import FAMILIES, CaptionModel, build_model
-from pixtell.tokenizers import Tokenizer, load_tokenizer
+from pixtell.tokenizers import TOKENIZERS, Tokenizer, load_tokenizer
 
 WEIGHTS = Path(__file__).parent / "weights"
 SHIPPED = ("nano", "nano-lstm")  # models in the package, by directory name
@@ -70,7 +70,7 @@ def save_checkpoint(
     if moved_encoder is not None:
         _save_weights(directory / "encoder.safetensors", moved_encoder, half=half)
     tokenizer.save(directory)
-    encoder = config.encoder.relative_to(directory)
+    encoder = config.encoder.relative_to(directory.resolve())  # ".." of a linked folder is not its name's
     stored = {**asdict(config), "encoder": encoder.to_json(), "pixtell_version": version("pixtell")}
     write_json(directory / "config.json", stored)
 
@@ -89,10 +89,16 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     tokenizer = load_tokenizer(directory, config.tokenizer)
     if tokenizer.vocab_size != model.vocab_size:
         raise CheckpointError(
-            f"{directory} has a tokenizer of {tokenizer.vocab_size} tokens and a model of "
-            f"{model.vocab_size}; copy both from one run."
+            f"{directory} has a tokenizer of {tokenizer.vocab_size:,} tokens and a model of "
+            f"{model.vocab_size:,}; copy both from one run."
         )
-    return Checkpoint(directory, config, model.eval(), tokenizer, load_checkpoint_encoder(directory, config))
+    encoder = load_checkpoint_encoder(directory, config)
+    if encoder.feature_shape[-1] != model.feature_dim:
+        raise CheckpointError(
+            f"{directory} has a model of {model.feature_dim:,} features, and its encoder "
+            f"{config.encoder.source} gives {encoder.feature_shape[-1]:,}; use the encoder it was trained on."
+        )
+    return Checkpoint(directory, config, model.eval(), tokenizer, encoder)
 
 
 def load_checkpoint_encoder(directory: Path, config: CheckpointConfig) -> Encoder:
@@ -106,7 +112,10 @@ def load_checkpoint_encoder(directory: Path, config: CheckpointConfig) -> Encode
 
 
 def find_checkpoint(source: str | Path) -> Path:
-    """The checkpoint's directory. Raises: CheckpointError that lists what there is."""
+    """The directory of a checkpoint; what `load_checkpoint` takes. Files of a hub id are fetched.
+
+    Raises: CheckpointError that lists what there is.
+    """
     if str(source) in SHIPPED:
         return WEIGHTS / str(source)
     directory = Path(source).expanduser()
@@ -141,17 +150,18 @@ def read_config(directory: Path) -> CheckpointConfig:
             f"{', '.join(FAMILIES)}: take a newer one."
         )
     try:
+        unsure_below = stored.get("unsure_below")
         return CheckpointConfig(
             family=str(stored["family"]),
             model=dict(stored["model"]),
             encoder=EncoderSpec.from_json(stored["encoder"]),
             tokenizer=str(stored["tokenizer"]),
             decoding=dict(stored.get("decoding", {})),
-            unsure_below=stored.get("unsure_below"),
+            unsure_below=None if unsure_below is None else float(unsure_below),
         )
     except (KeyError, TypeError, ValueError) as cause:
         raise CheckpointError(
-            f"{directory / 'config.json'} lacks or garbles {cause}; copy the checkpoint again."
+            f"{directory / 'config.json'} lacks or garbles a field ({cause}); copy the checkpoint again."
         ) from cause
 
 
@@ -166,13 +176,16 @@ def _fetch_checkpoint(hub_id: str) -> Path:
     from pixtell.downloads import fetch_hub_files
 
     try:
-        directory = fetch_hub_files(hub_id, ["config.json", "model.safetensors"], revision=None)
-        tokenizer_files = {"word": ["vocabulary.json"], "gpt2": ["tokenizer.json"]}
-        return fetch_hub_files(hub_id, tokenizer_files[read_config(directory).tokenizer], revision=None)
+        directory = fetch_hub_files(hub_id, ["config.json"])
+        tokenizer = TOKENIZERS.get(
+            read_config(directory).tokenizer
+        )  # an unknown one: `load_tokenizer` says so
+        files = ["model.safetensors"] if tokenizer is None else ["model.safetensors", tokenizer.file_name]
+        return fetch_hub_files(hub_id, files, optional=["encoder.safetensors"], revision=directory.name)
     except DownloadError as cause:
         raise CheckpointError(
-            f"There is no model {hub_id!r} here, and the hub gave none ({cause}); choose one of "
-            f"{', '.join(SHIPPED)} or a directory."
+            f"There is no model {hub_id!r} on this disk, and none from the hub ({str(cause).rstrip('.')}); "
+            f"choose one of {', '.join(SHIPPED)} or a directory."
         ) from cause
 
 
@@ -190,16 +203,25 @@ def _save_weights(path: Path, module: torch.nn.Module, *, half: bool) -> None:
 
 def _load_weights(path: Path, module: torch.nn.Module) -> None:
     """Put a safetensors file's weights into `module`, in the module's dtype. Raises: CheckpointError."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.is_file():
         raise CheckpointError(f"{path} is missing; the checkpoint is not whole: copy or train it again.")
     try:
-        module.load_state_dict(load_file(path))  # copies into the module's own dtype
-    except (
-        Exception
-    ) as cause:  # safetensors and torch raise types of their own for a file cut short or of other shapes
-        reason = str(cause).strip().splitlines()[0]
+        stored = load_file(path)
+    except (SafetensorError, OSError) as cause:
+        raise CheckpointError(f"{path} cannot be read ({cause}); it is cut short: copy it again.") from cause
+    expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in stored.items()}
+    different = [
+        f"{name} is {found.get(name, 'absent')} instead of {expected.get(name, 'absent')}"
+        for name in {**expected, **found}
+        if found.get(name) != expected.get(name)
+    ]
+    if different:
         raise CheckpointError(
-            f"{path} cannot be loaded ({reason}); it is cut short or of another model: copy it again."
-        ) from cause
+            f"{path} holds the weights of another model than config.json describes ({len(different)} differ, "
+            f"the first: {different[0]}); copy both from one run."
+        )
+    module.load_state_dict(stored)  # copies into the module's own dtype

@@ -1,42 +1,66 @@
 """What people type. The only file that prints or exits.
 
 A command is registered by its name and one line of help; its options, and torch, are imported only when
-that command is called, so that `pixtell --help` answers at once. Captions go to stdout, everything else to
-stderr. Exit codes: 0 all done; 1 done, but some inputs failed; 2 nothing could start.
+that command is called, so that `pixtell --help` answers at once. Captions and scores go to stdout,
+everything else to stderr. Exit codes: 0 all done; 1 done, but some inputs failed; 2 nothing could start; 130
+stopped by Ctrl-C; 141 whoever read the output went away.
 """
 
-import contextlib
+import io
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
 from pixtell import cli_options
 from pixtell.errors import ImageError, OptionError, PixtellError
-from pixtell.options import OnlyGiven, command
+from pixtell.options import OnlyGiven, check_positive, command
+from pixtell.terminal import counter, drop_stdout, open_output, open_stdout, training_progress
 
 if TYPE_CHECKING:
     from pixtell.metrics import Score
-    from pixtell.training.loop import Progress, RunResult
+    from pixtell.training.loop import RunResult
 
+Groups = tuple[type | OnlyGiven, ...]
+
+_ALL_DONE = 0
 _SOME_FAILED = 1
 _NOTHING_STARTED = 2
-_LOG_SECONDS = 30.0  # between lines of progress where stderr is no terminal
+_STOPPED = 128 + 2  # as shells count SIGINT
+_READER_LEFT = 128 + 13  # and SIGPIPE
+
+# What typer raises for flags it cannot read: click's UsageError, wherever this version of typer keeps it.
+_UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
 
 
 def main() -> None:
     """The entry point: `pixtell COMMAND ...`."""
+    raise SystemExit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Do what was typed; returns the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path that the terminal cannot show becomes \udcff
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        build_app(sys.argv[1:])()
+        # typer reads the flags and no more: it would turn interrupts and broken pipes into exits of its own.
+        job = build_app(arguments)(list(arguments) or ["--help"], prog_name="pixtell", standalone_mode=False)
+        code: int = job() if callable(job) else _ALL_DONE
+        with open_stdout():
+            return code
+    except _UsageError as error:
+        say(_explain_usage(error))
     except PixtellError as error:
         say(str(error))
-        raise SystemExit(_NOTHING_STARTED) from None
     except KeyboardInterrupt:
         say("stopped.")
-        raise SystemExit(130) from None
+        return _STOPPED
+    except BrokenPipeError:
+        drop_stdout()
+        return _READER_LEFT
+    return _NOTHING_STARTED
 
 
 def build_app(arguments: Sequence[str]) -> typer.Typer:
@@ -50,8 +74,8 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     called = next((argument for argument in arguments if not argument.startswith("-")), None)
-    for name, (text, build) in COMMANDS.items():
-        app.command(name, help=text)(build() if name == called else _not_called)
+    for name, (text, job, groups) in COMMANDS.items():
+        app.command(name, help=text)(command(job, *groups()) if name == called else _not_called)
     app.callback()(_no_command)
     return app
 
@@ -59,6 +83,13 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
 def say(line: str) -> None:
     """One line to a person, on stderr."""
     print(f"pixtell: {line}", file=sys.stderr, flush=True)
+
+
+def _explain_usage(error: "typer.BadParameter") -> str:
+    """What typer has against the flags, on one line, and where to look."""
+    problem = " ".join(error.format_message().split()).rstrip(".")
+    where = "pixtell" if error.ctx is None else error.ctx.command_path
+    return f"{problem}{' See' if problem.endswith('?') else '; see'} {where} --help."
 
 
 def _no_command() -> None:
@@ -69,25 +100,22 @@ def _not_called() -> None:
     raise AssertionError("a command that was not called")
 
 
-def _caption_command() -> Callable[..., None]:
-    from pixtell.decoding import DecodingOptions
-
-    return command(_caption, cli_options.CaptionFlags, cli_options.ComputeFlags, OnlyGiven(DecodingOptions))
-
-
 def _caption(
     flags: cli_options.CaptionFlags, compute: cli_options.ComputeFlags, decoding: dict[str, Any]
-) -> None:
+) -> int:
     from pixtell.bulk import choose_format, find_images
     from pixtell.captioner import Captioner
+    from pixtell.devices import use_one_thread
 
     header, to_lines = choose_format(flags.format)
     paths = find_images(flags.paths)
+    if len(paths) == 1:
+        use_one_thread()
     captioner = Captioner.from_pretrained(compute.model, device=compute.device, dtype=compute.dtype)
     options = captioner.options(**decoding)
     results = captioner.stream(paths, options=options, batch_size=compute.batch_size, on_error="return")
     failed = 0
-    with _output(flags.output) as stream:
+    with open_output(flags.output) as stream:
         stream.write(header)
         for path, result in zip(paths, results, strict=True):
             stream.write(to_lines(path, result))
@@ -95,25 +123,19 @@ def _caption(
             if isinstance(result, ImageError):
                 failed += 1
                 say(str(result))
-            elif not isinstance(result, list) and result.unsure:
-                mean = result.logprob / (len(result.token_ids) + 1)
-                say(
-                    f"{path}: unsure (mean log-probability {mean:.2f} a token); it may be unlike the "
-                    "pictures the model knows."
-                )
-    _exit_if_failed(failed, len(paths))
+                continue
+            best = result[0] if isinstance(result, list) else result
+            if best.unsure:
+                mean = f"mean log-probability {best.mean_logprob:.2f} a token"
+                say(f"{path}: unsure ({mean}); it may be unlike the pictures the model knows.")
+    return _exit_code(failed, len(paths))
 
 
-def _features_command() -> Callable[..., None]:
-    return command(_features, cli_options.FeatureFlags)
-
-
-def _features(flags: cli_options.FeatureFlags) -> None:
+def _features(flags: cli_options.FeatureFlags) -> int:
     from pixtell.augment import ViewOptions
     from pixtell.datasets import load_dataset
     from pixtell.devices import choose_placement
     from pixtell.encoders import load_encoder, parse_encoder
-    from pixtell.options import check_positive
     from pixtell.training.split_features import extract_split
 
     check_positive(flags, "views", "limit")
@@ -125,66 +147,54 @@ def _features(flags: cli_options.FeatureFlags) -> None:
         records = dataset.split(split)[: flags.limit]
         views = flags.views if split == "train" else 1
         how = ViewOptions(min_area=flags.min_area, flip=0.0, colour=flags.colour)
-        with _counter(split) as count:
+        with counter(split, say) as count:
             cache = extract_split(
                 encoder, records, flags.output, placement, views=views, how=how, report=say, on_progress=count
             )
         failed += len(cache.errors)
         total += len(records)
         say(f"{split}: {len(records) - len(cache.errors):,} images in {cache.path}")
-    _exit_if_failed(failed, total)
+    return _exit_code(failed, total)
 
 
-def _train_command() -> Callable[..., None]:
-    from pixtell.training.run_options import CaptionerOptions, DataOptions, RunOptions
-
-    return command(_train, DataOptions, CaptionerOptions, RunOptions)
-
-
-def _train(data: Any, what: Any, run: Any) -> None:
+def _train(data: Any, what: Any, run: Any) -> int:
     from pixtell.evaluation import validation_scores
     from pixtell.training.captioner_job import train_captioner
 
-    with _progress() as on_progress:
+    with training_progress(say) as on_progress:
         result = train_captioner(
             data, what, run, validate=validation_scores, on_progress=on_progress, report=say
         )
     _say_how_it_ended(result, run.output)
+    return _ALL_DONE
 
 
-def _train_encoder_command() -> Callable[..., None]:
-    from pixtell.training.run_options import DataOptions, EncoderOptions, EncoderRunOptions
-
-    return command(_train_encoder, DataOptions, EncoderOptions, EncoderRunOptions)
-
-
-def _train_encoder(data: Any, what: Any, run: Any) -> None:
+def _train_encoder(data: Any, what: Any, run: Any) -> int:
     from pixtell.training.encoder_job import train_encoder
 
-    with _progress() as on_progress:
+    with training_progress(say) as on_progress:
         result = train_encoder(data, what, run, on_progress=on_progress, report=say)
     _say_how_it_ended(result, run.output)
-
-
-def _evaluate_command() -> Callable[..., None]:
-    from pixtell.decoding import DecodingOptions
-
-    return command(_evaluate, cli_options.SplitFlags, cli_options.ComputeFlags, OnlyGiven(DecodingOptions))
+    return _ALL_DONE
 
 
 def _evaluate(
     flags: cli_options.SplitFlags, compute: cli_options.ComputeFlags, decoding: dict[str, Any]
-) -> None:
+) -> int:
     from pixtell.captioner import Captioner
     from pixtell.datasets import load_dataset
     from pixtell.evaluation import evaluate
+    from pixtell.files import check_writable
 
+    check_positive(flags, "limit")
+    if flags.output is not None:
+        check_writable(flags.output)
     dataset = load_dataset(flags.dataset, flags.data_dir)
     for warning in dataset.warnings:
         say(warning)
     records = dataset.split(flags.split)[: flags.limit]
     captioner = Captioner.from_pretrained(compute.model, device=compute.device, dtype=compute.dtype)
-    with _counter("captioning") as on_progress:
+    with counter("captioning", say) as on_progress:
         evaluation = evaluate(
             captioner,
             records,
@@ -195,63 +205,47 @@ def _evaluate(
             batch_size=compute.batch_size,
             on_progress=on_progress,
         )
+    for error in evaluation.errors.values():
+        say(f"left out: {error}")
     _print_scores(evaluation.scores)
     print(f"{'distinct':10} {evaluation.distinct_share:.4f}")
     print(f"{'bad ends':10} {evaluation.bad_ending_rate:.4f}")
     if flags.output is not None:
         evaluation.save(flags.output)
-    for error in evaluation.errors:
-        say(f"left out: {error}")
-    _exit_if_failed(len(evaluation.errors), len(records))
+    return _exit_code(len(evaluation.errors), len(records))
 
 
-def _score_command() -> Callable[..., None]:
-    return command(_score, cli_options.ScoreFlags)
-
-
-def _score(flags: cli_options.ScoreFlags) -> None:
-    from pixtell.files import write_json
+def _score(flags: cli_options.ScoreFlags) -> int:
+    from pixtell.files import check_writable, write_json
     from pixtell.metrics import results_json, score_captions
     from pixtell.metrics.files import read_captions
 
+    if flags.output is not None:
+        check_writable(flags.output)
     hypotheses, references = read_captions(flags.hypotheses, flags.references)
     scores = score_captions(hypotheses, references, _metric_names(flags.metrics))
     _print_scores(scores)
     if flags.output is not None:
         write_json(flags.output, results_json(scores, num_images=len(hypotheses)))
+    return _ALL_DONE
 
 
-def _datasets_command() -> Callable[..., None]:
-    return command(_datasets, cli_options.DatasetFlags)
-
-
-def _datasets(flags: cli_options.DatasetFlags) -> None:
+def _datasets(flags: cli_options.DatasetFlags) -> int:
     from pixtell.datasets import DATASETS, check_dataset
 
     if flags.action == "list":
-        for name in DATASETS:
-            print(name)
-        return
+        for name, read in DATASETS.items():
+            print(f"{name:10} {(read.__doc__ or '').splitlines()[0]}")
+        return _ALL_DONE
     if flags.action != "check":
         raise OptionError(f"pixtell datasets {flags.action!r} is unknown; choose list or check.")
     report = check_dataset(flags.dataset, flags.data_dir)
-    for line in report.sources:
+    for line in report.lines:
         print(line)
-    for split, count in report.num_images.items():
-        print(f"{split}: {count:,} images")
-    for warning in report.warnings:
-        say(f"warning: {warning}")
-    for problem in report.problems:
-        say(f"problem: {problem}")
-    if report.problems:
-        raise typer.Exit(_SOME_FAILED)
+    return _SOME_FAILED if report.problems else _ALL_DONE
 
 
-def _models_command() -> Callable[..., None]:
-    return command(_models, cli_options.ModelFlags)
-
-
-def _models(flags: cli_options.ModelFlags) -> None:
+def _models(flags: cli_options.ModelFlags) -> int:
     from pixtell.checkpoints import SHIPPED, find_checkpoint, read_config
 
     if flags.action != "list":
@@ -261,85 +255,54 @@ def _models(flags: cli_options.ModelFlags) -> None:
         config = read_config(directory)
         size = (directory / "model.safetensors").stat().st_size / 1e6
         print(f"{name:10} {config.family:8} {size:5.1f} MB, over the {config.encoder.source} encoder")
+    return _ALL_DONE
 
 
-# name -> one line of help, and what makes the function with its options
-COMMANDS: dict[str, tuple[str, Callable[[], Callable[..., None]]]] = {
-    "caption": ("Caption pictures and folders of pictures.", _caption_command),
-    "features": ("Put a data set through an encoder once, onto disk.", _features_command),
-    "train": ("Train a captioner.", _train_command),
-    "train-encoder": ("Train an image encoder from a teacher.", _train_encoder_command),
-    "evaluate": ("Caption a split of a data set and score the captions.", _evaluate_command),
-    "score": ("Score anyone's captions against references.", _score_command),
-    "datasets": ("List the kinds of data sets, or check one.", _datasets_command),
-    "models": ("List the models in the package.", _models_command),
+def _decoding() -> OnlyGiven:
+    from pixtell.decoding import DecodingOptions
+
+    return OnlyGiven(DecodingOptions)
+
+
+def _train_groups() -> Groups:
+    from pixtell.training.run_options import CaptionerOptions, DataOptions, RunOptions
+
+    return DataOptions, CaptionerOptions, RunOptions
+
+
+def _train_encoder_groups() -> Groups:
+    from pixtell.training.run_options import DataOptions, EncoderOptions, EncoderRunOptions
+
+    return DataOptions, EncoderOptions, EncoderRunOptions
+
+
+# name -> one line of help, what it does, and what imports the groups of its flags
+COMMANDS: dict[str, tuple[str, Callable[..., int], Callable[[], Groups]]] = {
+    "caption": (
+        "Caption pictures and folders of pictures.",
+        _caption,
+        lambda: (cli_options.CaptionFlags, cli_options.ComputeFlags, _decoding()),
+    ),
+    "features": (
+        "Put a data set through an encoder once, onto disk.",
+        _features,
+        lambda: (cli_options.FeatureFlags,),
+    ),
+    "train": ("Train a captioner.", _train, _train_groups),
+    "train-encoder": ("Train an image encoder from a teacher.", _train_encoder, _train_encoder_groups),
+    "evaluate": (
+        "Caption a split of a data set and score the captions.",
+        _evaluate,
+        lambda: (cli_options.SplitFlags, cli_options.ComputeFlags, _decoding()),
+    ),
+    "score": ("Score anyone's captions against references.", _score, lambda: (cli_options.ScoreFlags,)),
+    "datasets": (
+        "List the kinds of data sets, or check one.",
+        _datasets,
+        lambda: (cli_options.DatasetFlags,),
+    ),
+    "models": ("List the models in the package.", _models, lambda: (cli_options.ModelFlags,)),
 }
-
-
-@contextlib.contextmanager
-def _output(path: Path | None) -> Iterator[TextIO]:
-    """The screen, or a file that appears whole at the end."""
-    if path is None:
-        yield sys.stdout
-        return
-    from pixtell.files import atomic_path
-
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        yield stream
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[["Progress"], None]]:
-    """A bar with the time left in a terminal; elsewhere a line now and then. Validations are lines in
-    both."""
-    with _counter("training") as count:
-
-        def show(progress: "Progress") -> None:
-            count(progress.step, progress.max_steps, f"loss {progress.loss:.3f}")
-            if progress.validation is not None:
-                numbers = ", ".join(f"{name} {value:.4f}" for name, value in progress.validation.items())
-                say(f"step {progress.step:,}: loss {progress.loss:.3f}, {numbers}")
-
-        yield show
-
-
-@contextlib.contextmanager
-def _counter(verb: str) -> Iterator[Callable[..., None]]:
-    """A function (done, total, note) that shows how far a job is."""
-    if not sys.stderr.isatty():
-        yield _line_counter(verb)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
-        task = bar.add_task(verb, total=None, note="")
-
-        def show(done: int, total: int, note: str = "") -> None:
-            bar.update(task, completed=done, total=total, note=note)
-
-        yield show
-
-
-def _line_counter(verb: str) -> Callable[..., None]:
-    started = last = time.monotonic()
-
-    def show(done: int, total: int, note: str = "") -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= _LOG_SECONDS:
-            last = now
-            left = (now - started) / done * (total - done)
-            say(f"{verb}: {done:,} of {total:,}, about {left / 60:.0f} minutes left {note}".rstrip())
-
-    return show
 
 
 def _say_how_it_ended(result: "RunResult", output: Path) -> None:
@@ -355,11 +318,16 @@ def _metric_names(typed: str | None) -> list[str] | None:
 
 
 def _print_scores(scores: "dict[str, Score]") -> None:
+    from pixtell.metrics import warnings_for
+
     for name, score in scores.items():
         print(f"{name:10} {score.value:.4f}")
+    for warning in warnings_for(scores):
+        say(warning)
 
 
-def _exit_if_failed(failed: int, total: int) -> None:
+def _exit_code(failed: int, total: int) -> int:
     if failed:
         say(f"{failed:,} of {total:,} pictures could not be read.")
-        raise typer.Exit(_SOME_FAILED)
+        return _SOME_FAILED
+    return _ALL_DONE

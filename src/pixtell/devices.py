@@ -46,6 +46,12 @@ def choose_placement(device: str = "auto", dtype: str = "auto", *, training: boo
     return Placement(chosen, DTYPES[dtype], f"{chosen.type}, {dtype}: as asked")
 
 
+def use_one_thread() -> None:
+    """Compute on one thread from now on, in this process: for a single picture, where starting a second one
+    costs more than it brings, and seconds on a busy machine. For doors only."""
+    torch.set_num_threads(1)
+
+
 def _choose_device(device: str) -> torch.device:
     present: dict[str, Callable[[], bool]] = {
         "cuda": torch.cuda.is_available,
@@ -60,9 +66,15 @@ def _choose_device(device: str) -> torch.device:
     if not present[name]():
         raise OptionError(f"--device {device} is not on this machine; leave it out or choose --device cpu.")
     try:
-        return torch.device(device)
+        chosen = torch.device(device)
     except RuntimeError as cause:
-        raise OptionError(f"--device {device!r} is not a device; write for example cuda:0.") from cause
+        raise OptionError(f"--device {device!r} is not a device; write for example {name}:0.") from cause
+    count = torch.cuda.device_count() if name == "cuda" else 1
+    if (chosen.index or 0) >= count:
+        raise OptionError(
+            f"--device {device} is not on this machine, which has {count}; count from {name}:0."
+        )
+    return chosen
 
 
 def _has_fast_bf16(device: torch.device) -> bool:

@@ -5,7 +5,7 @@ file. It is also what training calls after every epoch, on features it has alrea
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from pixtell.datasets.records import CaptionedImage
 from pixtell.decoding import DecodingOptions, decode
 from pixtell.errors import DatasetError, ImageError
 from pixtell.files import write_json
-from pixtell.metrics import Score, results_json, score_captions
+from pixtell.metrics import Score, metric_names, results_json, score_captions
 from pixtell.metrics.diversity import bad_ending_rate, distinct_share
 from pixtell.models.base import CaptionModel
 from pixtell.tokenizers import Tokenizer
@@ -24,26 +24,30 @@ from pixtell.tokenizers import Tokenizer
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a model captions a split, and how well. errors: images that could not be read, left out of the
-    scores."""
+    """How a model captions a split, and how well.
+
+    captions, references, errors: by image_id; errors: the images that could not be read, left out of the
+    scores.
+    """
 
     model: str
     dataset: str
     split: str
+    decoding: DecodingOptions
     scores: dict[str, Score]
-    captions: dict[str, str]  # by image_id
+    captions: dict[str, str]
     references: dict[str, tuple[str, ...]]
-    errors: tuple[ImageError, ...] = ()
+    errors: dict[str, ImageError]
 
     @property
     def distinct_share(self) -> float:
-        """How many of the captions differ from all others, 0 to 1."""
-        return distinct_share(self.captions.values())
+        """The share of different captions, 0 to 1."""
+        return distinct_share(list(self.captions.values()))
 
     @property
     def bad_ending_rate(self) -> float:
-        """How many captions end in mid-sentence, 0 to 1."""
-        return bad_ending_rate(self.captions.values())
+        """The share of captions that end in mid-sentence, 0 to 1."""
+        return bad_ending_rate(list(self.captions.values()))
 
     def to_json(self) -> dict[str, Any]:
         """The results file: scores as `pixtell score` writes them, then what they were made from."""
@@ -51,9 +55,11 @@ class Evaluation:
             "model": self.model,
             "dataset": self.dataset,
             "split": self.split,
+            "decoding": asdict(self.decoding),
             **results_json(self.scores, num_images=len(self.captions)),
             "distinct_share": self.distinct_share,
             "bad_ending_rate": self.bad_ending_rate,
+            "left_out": {image_id: error.reason for image_id, error in self.errors.items()},
             "captions": [
                 {"image_id": image_id, "caption": caption, "references": list(self.references[image_id])}
                 for image_id, caption in self.captions.items()
@@ -82,24 +88,33 @@ def evaluate(
     Raises: ScoringError for an unknown metric, before anything is captioned; DatasetError where no image
     can be read.
     """
+    names = metric_names(metrics)
+    options = options or captioner.decoding
     captions: dict[str, str] = {}
-    errors = []
+    errors: dict[str, ImageError] = {}
     results = captioner.stream(
         (record.image for record in records), options=options, batch_size=batch_size, on_error="return"
     )
     for done, (record, result) in enumerate(zip(records, results, strict=True), start=1):
         if isinstance(result, ImageError):
-            errors.append(result)
+            errors[record.image_id] = result
         else:
             captions[record.image_id] = (result if isinstance(result, Caption) else result[0]).text
         on_progress(done, len(records))
     if not captions:
-        raise DatasetError(
-            f"None of the {len(records)} images of {dataset} {split} can be read; the first: {errors[0]}"
-        )
+        first = f"; the first: {next(iter(errors.values()))}" if errors else "; choose another split."
+        raise DatasetError(f"None of the {len(records):,} images of {dataset} {split} can be read{first}")
     references = {record.image_id: record.captions for record in records if record.image_id in captions}
-    scores = score_captions(captions, references, metrics)
-    return Evaluation(captioner.name, dataset, split, scores, captions, references, tuple(errors))
+    return Evaluation(
+        model=captioner.name,
+        dataset=dataset,
+        split=split,
+        decoding=options,
+        scores=score_captions(captions, references, names),
+        captions=captions,
+        references=references,
+        errors=errors,
+    )
 
 
 def validation_scores(

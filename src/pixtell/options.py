@@ -5,6 +5,7 @@ typer reads. It knows no command.
 """
 
 import dataclasses
+import functools
 import inspect
 import typing
 from collections.abc import Callable, Iterator
@@ -32,9 +33,9 @@ class OnlyGiven:
     group: type
 
 
-def command(run: Callable[..., None], *groups: "type | OnlyGiven") -> Callable[..., None]:
-    """A function for typer with one parameter for every field of `groups`; it calls `run` with one instance
-    of each group.
+def command(run: Callable[..., int], *groups: "type | OnlyGiven") -> Callable[..., Callable[[], int]]:
+    """A function for typer with one parameter for every field of `groups`; it returns the call of `run` with
+    one instance of each group, to be made when typer is done.
 
     A field of the name and type `beam_size: int` becomes `--beam-size INTEGER`; a bool that is False
     becomes `--resume` alone. A field that two groups share is one flag, declared by the first.
@@ -44,8 +45,8 @@ def command(run: Callable[..., None], *groups: "type | OnlyGiven") -> Callable[.
         for parameter in _parameters(group):
             parameters.setdefault(parameter.name, parameter)
 
-    def call(**values: Any) -> None:
-        run(*(_instance(group, values) for group in groups))
+    def call(**values: Any) -> Callable[[], int]:
+        return functools.partial(run, *(_instance(group, values) for group in groups))
 
     call.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
     call.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}

@@ -2,13 +2,13 @@
 
 In: a `Corpus`, or one image's captions and document frequencies counted before. Out: values from 0 to 10.
 
-Each caption is four vectors, of its 1-grams to 4-grams, with the weight of an n-gram
+Each caption is four vectors, of its 1-grams to 4-grams; an n-gram weighs
 
-    count in the caption * (ln(images) - ln(max(1, images with a reference that has it)))
+    its count in the caption * ln(images / max(1, images with a reference that has it))
 
 CIDEr is 10 times the mean cosine over n and references. CIDEr-D, which pycocoevalcap calls CIDEr, clips a
 hypothesis's weight at the reference's in the dot product (not in the norm) and multiplies by
-exp(-d*d / (2 * 6*6)), d the difference in length, counted in 2-grams there and so here. Words are not stemmed.
+exp(-d*d / (2 * 6*6)), d the difference in length, counted in 2-grams there and here. Words are not stemmed.
 
 One image alone scores 0: every n-gram is in all images and weighs nothing.
 """

@@ -53,7 +53,9 @@ def check_pairs(
         raise ScoringError("There are no hypotheses to score; give one caption for each image.")
     counts = Counter(image_ids)
     problems = {
-        "without a hypothesis": [image_id for image_id in references if image_id not in counts],
+        "without a hypothesis": [
+            image_id for image_id, texts in references.items() if texts and image_id not in counts
+        ],
         "without references": [image_id for image_id in counts if not references.get(image_id)],
         "with more than one hypothesis": [image_id for image_id, count in counts.items() if count > 1],
         "with an empty hypothesis": list(empty_ids),

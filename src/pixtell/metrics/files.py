@@ -36,9 +36,6 @@ def read_references(path: Path) -> dict[str, list[str]]:
     content = read_json(path, ScoringError)
     references: dict[str, list[str]] = {}
     if isinstance(content, dict) and "annotations" in content:
-        for image in content.get("images", []):  # so that an image without annotations is not overlooked
-            if isinstance(image, dict) and "id" in image:
-                references[str(image["id"])] = []
         for image_id, caption in _read_entries(path, content["annotations"]):
             references.setdefault(image_id, []).append(caption)
     elif isinstance(content, dict) and all(map(_is_texts, content.values())):

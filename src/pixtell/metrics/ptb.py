@@ -204,10 +204,10 @@ ROWS: tuple[tuple[str, Render], ...] = (
     (rf"(?i:c{_APOS}mon|cap{_APOS}n|nat{_APOS}l|o{_TICK}o)|[A-HJ-XZn]{_TICK}{_ALPHA}{{2,}}", _lower),
     (rf"{_ALPHA}+[aeiouyAEIOUY]{_TICK}[aeiouA-Z]{_ALPHA}*", _lower),  # ne'er
     (rf"([yY]{_APOS}){_ALPHA}", _lower),  # y' | all
-    (rf"(?i:https?)://{_URL}", _lower),
-    (rf"(?:{_WWW}|{_DOT_COM})(?:/{_URL})?", _lower),
-    (rf"(?:<|(?i:&lt;))?[a-zA-Z0-9]{_MAIL}]{{0,200}}@(?:{_MAIL}.]+\.)*{_MAIL}.]+(?:>|(?i:&gt;))?", _lower),
-    (rf"@[A-Za-z_][A-Za-z_0-9]*|\#{_L}+", _lower),
+    (rf"(?i:https?)://{_URL}", str.lower),
+    (rf"(?:{_WWW}|{_DOT_COM})(?:/{_URL})?", str.lower),
+    (rf"(?:<|(?i:&lt;))?[a-zA-Z0-9]{_MAIL}]{{0,200}}@(?:{_MAIL}.]+\.)*{_MAIL}.]+(?:>|(?i:&gt;))?", str.lower),
+    (rf"@[A-Za-z_][A-Za-z_0-9]*|\#{_L}+", str.lower),
     (rf"({_CLITIC})[^A-Za-z]", _straighten_quotes),
     (r"(')[A-Za-z][^ \t\n\xa0]", _remove),  # an opening quote
     (_CLITIC, _straighten_quotes),
@@ -219,7 +219,7 @@ ROWS: tuple[tuple[str, Render], ...] = (
     (rf"({_OPEN})(?s:..)|{_OPEN}|{_CLOSED}|(?:{_ACRONYM}|[A-Za-z])\.", _lower),
     (rf"([A-Za-z])\.{_BREAK}+(?:A|{_capital(_SENTENCE_STARTERS)}|{_TAG}){_BREAK}", _lower),
     (rf"((?i:{_any(_NUMBERED_ABBREVIATIONS)})\.){_BREAK}?{_D}", _lower),  # no. 5
-    (rf"({_LD}+(?:\.{_LD}+)*\.(?i:{_any(_FILE_TYPES)}))(?:{_BREAK}|[.?!,])", _lower),
+    (rf"({_LD}+(?:\.{_LD}+)*\.(?i:{_any(_FILE_TYPES)}))(?:{_BREAK}|[.?!,])", str.lower),
     (_PHONE, _name_number),
     (rf"[`\x91-\x94‘-‟‹›«»]{{1,2}}|''|\"|(?i:&quot;)|{_APOS}", _straighten_quotes),
     (r"([<>]?[:;=][-o*']?[()DPdpO\\{@|\[\]])[^A-Za-z0-9]", _name_round_brackets),  # :-)
@@ -243,7 +243,7 @@ _COMPILED = tuple((re.compile(pattern), render) for pattern, render in ROWS)
 # letters reaches over a space, unless a full stop stands before it.
 
 _PLAIN_WORDS = re.compile(r"(?: |[A-Za-z]+,?(?= )|[A-Za-z]+(?=\n))+")
-_LAST_WORD = re.compile(r"([A-Za-z]{2,})?\. *\n")
+_LAST_WORD = re.compile(r"([A-Za-z]{2,}|)\. *\n")
 _ABBREVIATION = re.compile(rf"{_OPEN}|{_CLOSED}")
 _SPLIT_WORDS = {"cannot": "can not", "gonna": "gon na", "gotta": "got ta", "wanna": "wan na"} | (
     {"lemme": "lem me", "gimme": "gim me"}
@@ -262,18 +262,22 @@ def ptb_words(caption: str) -> list[str]:
     position = 0
     while position < len(text):
         if plain := _PLAIN_WORDS.match(shape, position):
+            words += _plain_words(plain[0])
             position = plain.end()
-            found = plain[0].lower().replace(",", "").split()
-            if not _SPLIT_WORDS.keys().isdisjoint(found):
-                found = " ".join(_SPLIT_WORDS.get(word, word) for word in found).split()
-            words += found
-        elif (last := _LAST_WORD.match(shape, position)) and not (last[1] and _ABBREVIATION.match(last[0])):
-            return [*words, last[1].lower()] if last[1] else words
+        elif (last := _LAST_WORD.match(shape, position)) and not _ABBREVIATION.match(last[0]):
+            return words + _plain_words(last[1])
         else:
             word, position = _cut(text, shape, position)
             if word and word not in PUNCTUATION:
                 words.append(word)
     return words
+
+
+def _plain_words(text: str) -> list[str]:
+    words = text.lower().replace(",", "").split()
+    if _SPLIT_WORDS.keys().isdisjoint(words):
+        return words
+    return " ".join(_SPLIT_WORDS.get(word, word) for word in words).split()
 
 
 def _cut(text: str, shape: str, start: int) -> tuple[str, int]:
