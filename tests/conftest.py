@@ -135,3 +135,61 @@ def no_network(network_attempts: list[str]) -> Iterator[None]:
     yield
     if network_attempts:
         pytest.fail(f"this test tried to reach {', '.join(network_attempts)}: tests have no network")
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `encoder/` and checkpoints of both families over it, `clipcap/` and `lstm/`: real files
+    with random weights, made large so that captions differ from picture to picture. Not to be changed."""
+    import torch
+
+    from pixtell.checkpoints import CheckpointConfig, save_checkpoint
+    from pixtell.encoders import EncoderSpec
+    from pixtell.encoders.nano import NanoEncoder, NanoEncoderConfig, save_nano_encoder
+    from pixtell.files import atomic_directory
+    from pixtell.models import build_model
+    from pixtell.tokenizers import WordTokenizer
+
+    folder = tmp_path_factory.mktemp("models")
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        encoder = NanoEncoder(config=NanoEncoderConfig(width=4, blocks=(1, 1, 1, 1), image_size=64))
+        with atomic_directory(folder / "encoder") as directory:
+            save_nano_encoder(encoder, directory)
+        words = "<eos> <unk> a the dog cat man woman ball red blue runs sits on in under grass water and of"
+        tokenizer = WordTokenizer(words.split())
+        gpt2 = {
+            "vocab_size": tokenizer.vocab_size,
+            "width": 16,
+            "num_layers": 2,
+            "num_heads": 2,
+            "max_positions": 48,
+        }
+        families = {
+            "clipcap": {"feature_dim": 32, "mapping": "patch", "num_patches": 4, "gpt2": gpt2},
+            "lstm": {"feature_dim": 32, "vocab_size": tokenizer.vocab_size, "width": 16},
+        }
+        for family, sizes in families.items():
+            model = build_model(family, sizes)
+            for name, parameter in model.named_parameters():
+                parameter.data.mul_(100 if name.startswith("image.") else 4)
+            spec = EncoderSpec(kind="nano", output="patches", path=str(folder / "encoder"))
+            config = CheckpointConfig(family, sizes, spec, tokenizer.kind, {"max_new_tokens": 8})
+            with atomic_directory(folder / family) as directory:
+                save_checkpoint(directory, config=config, model=model, tokenizer=tokenizer)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Six pictures of different sizes and kinds, of a few large squares of colour each. Not to be changed."""
+    import numpy as np
+    from PIL import Image
+
+    folder, random = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    paths = [folder / f"{index}{'.png' if index % 2 else '.jpg'}" for index in range(6)]
+    for index, path in enumerate(paths):
+        colours = random.integers(0, 256, size=(3, 3, 3), dtype=np.uint8)
+        size = (90 + 20 * index, 120)
+        Image.fromarray(colours).resize(size, Image.Resampling.NEAREST).save(path)
+    return paths

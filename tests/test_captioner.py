@@ -1,0 +1,204 @@
+"""Images in, captions out, with both families: one or many, batched or not, in order, never in a heap."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from pixtell.captioner import Caption, Captioner, as_sentence
+from pixtell.decoding import DecodingOptions
+from pixtell.errors import CheckpointError, ImageError, OptionError
+
+
+@pytest.fixture(scope="module", params=["clipcap", "lstm"])
+def captioner(request: pytest.FixtureRequest, tiny_models: Path) -> Captioner:
+    return Captioner.from_pretrained(tiny_models / request.param, device="cpu")
+
+
+def test_one_in_one_out_and_many_in_many_out(captioner: Captioner, pictures: list[Path]) -> None:
+    one = captioner.caption(pictures[0])
+    assert isinstance(one, Caption)
+    assert captioner.caption([pictures[0]]) == [one]
+    assert captioner.caption(tuple(pictures[:1])) == [one]
+    assert captioner.caption([]) == []
+
+
+def test_a_batch_is_one_by_one_in_the_order_given(captioner: Captioner, pictures: list[Path]) -> None:
+    alone = [captioner.caption(path) for path in pictures]
+    assert len({caption.text for caption in alone}) > 1, "the test needs captions that differ"
+    for batch_size in (1, 4, 16):
+        together = captioner.caption(pictures, batch_size=batch_size)
+        assert [caption.text for caption in together] == [caption.text for caption in alone]
+        for caption, expected in zip(together, alone, strict=True):
+            assert caption.logprob == pytest.approx(expected.logprob, abs=1e-4)
+    backwards = captioner.caption(pictures[::-1])
+    assert [caption.text for caption in backwards] == [caption.text for caption in alone[::-1]]
+
+
+def test_every_kind_of_source_gives_the_same_caption(captioner: Captioner, pictures: list[Path]) -> None:
+    path = pictures[1]  # a PNG
+    image = Image.open(path)
+    sources = [path, str(path), path.read_bytes(), image, np.asarray(image)]
+    assert len(set(captioner.caption(sources))) == 1
+
+
+def test_the_caption_explains_itself(captioner: Captioner, pictures: list[Path]) -> None:
+    for caption in captioner.caption(pictures):
+        assert caption.text == as_sentence(captioner.tokenizer.decode(caption.token_ids))
+        assert 1 <= len(caption.token_ids) <= 8
+        assert caption.logprob < 0
+        assert caption.mean_logprob * len(caption.token_ids) >= caption.logprob - 1e-5
+        assert not caption.unsure
+
+
+def test_several_captions_an_image_come_best_first(captioner: Captioner, pictures: list[Path]) -> None:
+    of_each = captioner.caption(pictures, beam_size=3, num_captions=3, length_penalty=0.0)
+    assert [len(captions) for captions in of_each] == [3] * len(pictures)
+    for captions in of_each:
+        assert len({caption.token_ids for caption in captions}) == 3
+        assert [caption.logprob for caption in captions] == sorted(
+            (caption.logprob for caption in captions), reverse=True
+        )
+    of_one = captioner.caption(pictures[0], beam_size=3, num_captions=3, length_penalty=0.0)
+    assert [caption.text for caption in of_one] == [caption.text for caption in of_each[0]]
+
+
+def test_sampling_repeats_with_its_seed(captioner: Captioner, pictures: list[Path]) -> None:
+    def draw(seed: int) -> list[tuple[int, ...]]:
+        drawn = captioner.caption(pictures, temperature=1.0, seed=seed)
+        return [caption.token_ids for caption in drawn]
+
+    assert draw(1) == draw(1)
+    assert draw(1) != draw(2)
+
+
+def test_options_of_a_call_go_over_those_of_the_model(captioner: Captioner, pictures: list[Path]) -> None:
+    assert captioner.decoding == DecodingOptions(max_new_tokens=8)
+    assert captioner.options(beam_size=2) == DecodingOptions(max_new_tokens=8, beam_size=2)
+    assert len(captioner.caption(pictures[0], max_new_tokens=2).token_ids) <= 2
+    with pytest.raises(
+        OptionError, match=r"^There is no decoding option 'beams'; choose from beam_size, .*\.$"
+    ):
+        captioner.caption(pictures[0], beams=2)
+    with pytest.raises(OptionError, match="--beam-size 0 is outside"):
+        captioner.caption(pictures[0], beam_size=0)
+    with pytest.raises(OptionError, match="--batch-size 0 is not above zero; give a number such as 16"):
+        captioner.caption(pictures[0], batch_size=0)
+
+
+def test_a_bad_image_is_raised_or_returned_in_its_place(
+    captioner: Captioner, pictures: list[Path], tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no picture")
+    sources = [*pictures[:2], bad, *pictures[2:]]
+    with pytest.raises(ImageError, match=r"bad\.jpg: it is not an image"):
+        captioner.caption(sources)
+    results = captioner.caption(sources, on_error="return", batch_size=2)
+    assert isinstance(results[2], ImageError)
+    assert results[2].name == str(bad)
+    good = [result for result in results if isinstance(result, Caption)]
+    assert [caption.text for caption in good] == [
+        caption.text for caption in captioner.caption(pictures, batch_size=2)
+    ]
+    assert isinstance(captioner.caption(bad, on_error="return"), ImageError)
+    assert len(captioner.caption([bad] * 5, on_error="return", batch_size=2)) == 5
+
+
+def test_a_stream_reads_no_further_than_it_must(captioner: Captioner, pictures: list[Path]) -> None:
+    read = 0
+
+    def endless() -> Iterator[Path]:
+        nonlocal read
+        while True:
+            read += 1
+            yield pictures[read % len(pictures)]
+
+    stream = captioner.stream(endless(), batch_size=4)
+    assert read == 0
+    for _ in range(10):
+        next(stream)
+    assert read < 60  # three batches, and the look-ahead of at most eight threads
+    stream.close()  # type: ignore[attr-defined]
+
+
+def test_nothing_is_left_to_autograd(captioner: Captioner, pictures: list[Path]) -> None:
+    image = captioner.encoder.preprocess.resize_image(np.asarray(Image.open(pictures[1]).convert("RGB")))
+    features = captioner.encode(image[None])
+    assert features.shape == (1, *captioner.encoder.feature_shape)
+    assert not features.requires_grad
+    [[caption]] = captioner.caption_features(features)
+    assert caption == captioner.caption(pictures[1])
+
+
+def test_half_the_precision_says_nearly_the_same(tiny_models: Path, pictures: list[Path]) -> None:
+    exact = Captioner.from_pretrained(tiny_models / "clipcap").caption(pictures)
+    short = Captioner.from_pretrained(tiny_models / "clipcap", dtype="bf16")
+    assert next(short.model.parameters()).dtype == torch.bfloat16  # type: ignore[attr-defined]
+    pairs = zip(exact, short.caption(pictures), strict=True)
+    assert sum(a.token_ids[:1] == b.token_ids[:1] for a, b in pairs) >= 4
+
+
+def test_a_caption_less_likely_than_usual_is_unsure(
+    tiny_models: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    usual = Captioner.from_pretrained(tiny_models / "clipcap").caption(pictures)
+    means = sorted(caption.mean_logprob for caption in usual)
+    limit = (means[0] + means[1]) / 2
+    shutil.copytree(tiny_models, tmp_path / "m")
+    change_config(tmp_path / "m" / "clipcap", unsure_below=limit)
+    captions = Captioner.from_pretrained(tmp_path / "m" / "clipcap").caption(pictures)
+    assert [caption.unsure for caption in captions] == [caption.mean_logprob < limit for caption in captions]
+    assert sum(caption.unsure for caption in captions) == 1
+
+
+@pytest.mark.parametrize("decoding", [{"beams": 3}, {"beam_size": "three"}, {"top_p": 7}])
+def test_stored_decoding_that_cannot_be_used_is_one_sentence(
+    tiny_models: Path, tmp_path: Path, decoding: dict[str, object]
+) -> None:
+    shutil.copytree(tiny_models, tmp_path / "m")
+    change_config(tmp_path / "m" / "lstm", decoding=decoding)
+    with pytest.raises(CheckpointError) as error:
+        Captioner.from_pretrained(tmp_path / "m" / "lstm")
+    start = f"{tmp_path / 'm' / 'lstm' / 'config.json'} has decoding defaults that cannot be used ("
+    assert str(error.value).startswith(start)
+    assert str(error.value).endswith("); correct them, or take the pixtell that wrote them.")
+
+
+def change_config(checkpoint: Path, **changes: object) -> None:
+    path = checkpoint / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a dog runs .", "A dog runs."),
+        (" a  dog\nruns", "A dog runs."),
+        ("is it a dog ?", "Is it a dog."),
+        ("", "A picture."),
+        (" . ", "A picture."),
+        ("3 dogs", "3 dogs."),
+        ("élan", "Élan."),
+    ],
+)
+def test_sentences(text: str, sentence: str) -> None:
+    assert as_sentence(text) == sentence
+
+
+@given(st.text())
+def test_whatever_a_model_says_becomes_a_sentence(text: str) -> None:
+    sentence = as_sentence(text)
+    assert len(sentence) > 1
+    assert sentence.isprintable()
+    assert sentence[0] == sentence[0].upper()
+    assert sentence.endswith(".")
+    assert not sentence[:-1].endswith((".", " "))
+    assert as_sentence(sentence) == sentence
