@@ -152,7 +152,7 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("models")
     with torch.random.fork_rng():
-        torch.manual_seed(3)
+        torch.manual_seed(2)
         encoder = NanoEncoder(config=NanoEncoderConfig(width=4, blocks=(1, 1, 1, 1), image_size=64))
         with atomic_directory(folder / "encoder") as directory:
             save_nano_encoder(encoder, directory)
@@ -170,9 +170,10 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "lstm": {"feature_dim": 32, "vocab_size": tokenizer.vocab_size, "width": 16},
         }
         for family, sizes in families.items():
+            torch.manual_seed(2)
             model = build_model(family, sizes)
             for name, parameter in model.named_parameters():
-                parameter.data.mul_(100 if name.startswith("image.") else 4)
+                parameter.data.mul_(240 if name == "image.weight" else 8)
             spec = EncoderSpec(kind="nano", output="patches", path=str(folder / "encoder"))
             config = CheckpointConfig(family, sizes, spec, tokenizer.kind, {"max_new_tokens": 8})
             with atomic_directory(folder / family) as directory:
