@@ -21,8 +21,9 @@ def distinct_share(captions: Sequence[str]) -> float:
 
 def bad_ending_rate(captions: Sequence[str]) -> float:
     """The share of captions whose last word is one of `BAD_ENDINGS`, or that hold no word at all."""
-    last_words = [ptb_words(caption)[-1:] for caption in captions]
-    return sum(not last or last[0] in BAD_ENDINGS for last in last_words) / len(captions)
+    # "with a." ends in the word "a.", an initial
+    last_words = [(ptb_words(caption) or [""])[-1].rstrip(".") for caption in captions]
+    return sum(not word or word in BAD_ENDINGS for word in last_words) / len(captions)
 
 
 def mean_length(captions: Sequence[str]) -> float:
