@@ -3,12 +3,12 @@
 
 In: one caption, as people or models write it. Out: the words that pycocoevalcap's `PTBTokenizer` gives for
 it, without Java. The table below describes the tokens of the Penn Treebank as the Stanford tokeniser 3.4.1
-cuts them; its rows were found by asking that program and are held to it in `tests/metrics/test_ptb.py`. As
-there, the longest match wins, and of two equally long the first row.
+cuts them: behaviour that is observed by running that program, and held to it in
+`tests/metrics/test_ptb.py`. As there, the longest match wins, and of two equally long the first row.
 
 Two differences, both on purpose. A caption is cut alone: a line separator inside it (`\\r`, U+2028, ...) is
 a space and never shifts the captions that follow, and the next caption's first word has no say about a full
-stop here. And letters that Unicode gained after 2012 are letters, where that program drops them.
+stop here. And letters newer than that program's Unicode are letters, where it drops them.
 """
 
 import re
