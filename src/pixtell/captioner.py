@@ -122,11 +122,12 @@ class Captioner:
         if batch_size < 1:
             raise OptionError(f"--batch-size {batch_size} is not above zero; give a number such as 16.")
         loaded = load_images(images, self.encoder.preprocess, on_error=on_error)
-        while batch := list(islice(loaded, batch_size)):
+        batches = iter(lambda: list(islice(loaded, batch_size)), [])
+        for number, batch in enumerate(batches):
             pixels = [item for item in batch if not isinstance(item, ImageError)]
-            captions = iter(
-                self.caption_features(self.encode(torch.stack(pixels)), options) if pixels else []
-            )
+            # A seed of its own for every batch: else the n-th image of each would share its draws.
+            drawn = replace(options, seed=options.seed + number)
+            captions = iter(self.caption_features(self.encode(torch.stack(pixels)), drawn) if pixels else [])
             for item in batch:
                 if isinstance(item, ImageError):
                     yield item
