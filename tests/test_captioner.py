@@ -202,3 +202,25 @@ def test_whatever_a_model_says_becomes_a_sentence(text: str) -> None:
     assert sentence.endswith(".")
     assert not sentence[:-1].endswith((".", " "))
     assert as_sentence(sentence) == sentence
+
+
+def test_a_temperature_alone_draws_whatever_beams_the_model_brings(captioner: Captioner) -> None:
+    with_beams = Captioner(
+        name="with beams",
+        encoder=captioner.encoder,
+        model=captioner.model,
+        tokenizer=captioner.tokenizer,
+        decoding=DecodingOptions(beam_size=3),
+        placement=captioner.placement,
+    )
+    assert with_beams.options(temperature=0.8).beam_size == 1
+    assert with_beams.options(temperature=0.0).beam_size == 3
+    with pytest.raises(OptionError, match="--beam-size"):
+        with_beams.options(temperature=0.8, beam_size=3).validate()
+
+
+def test_batches_of_a_stream_draw_differently(captioner: Captioner, pictures: list[Path]) -> None:
+    options = captioner.options(temperature=2.0, seed=1)
+    same_picture = [pictures[0]] * 8
+    drawn = list(captioner.stream(same_picture, options=options, batch_size=1))
+    assert len({caption.text for caption in drawn if isinstance(caption, Caption)}) > 1
