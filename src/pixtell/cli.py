@@ -47,9 +47,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         # typer reads the flags and no more: it would turn interrupts and broken pipes into exits of its own.
         job = build_app(arguments)(list(arguments) or ["--help"], prog_name="pixtell", standalone_mode=False)
-        code: int = job() if callable(job) else _ALL_DONE
-        with open_stdout():
-            return code
+        return job() if callable(job) else _ALL_DONE
     except _UsageError as error:
         say(_explain_usage(error))
     except PixtellError as error:
@@ -83,6 +81,12 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
 def say(line: str) -> None:
     """One line to a person, on stderr."""
     print(f"pixtell: {line}", file=sys.stderr, flush=True)
+
+
+def show(line: str) -> None:
+    """One line of what was asked for, on stdout. Raises: StorageError where that is full."""
+    with open_stdout() as stream:
+        print(line, file=stream)
 
 
 def _explain_usage(error: "typer.BadParameter") -> str:
@@ -208,8 +212,8 @@ def _evaluate(
     for error in evaluation.errors.values():
         say(f"left out: {error}")
     _print_scores(evaluation.scores)
-    print(f"{'distinct':10} {evaluation.distinct_share:.4f}")
-    print(f"{'bad ends':10} {evaluation.bad_ending_rate:.4f}")
+    show(f"{'distinct':10} {evaluation.distinct_share:.4f}")
+    show(f"{'bad ends':10} {evaluation.bad_ending_rate:.4f}")
     if flags.output is not None:
         evaluation.save(flags.output)
     return _exit_code(len(evaluation.errors), len(records))
@@ -235,13 +239,13 @@ def _datasets(flags: cli_options.DatasetFlags) -> int:
 
     if flags.action == "list":
         for name, read in DATASETS.items():
-            print(f"{name:10} {(read.__doc__ or '').splitlines()[0]}")
+            show(f"{name:10} {(read.__doc__ or '').splitlines()[0]}")
         return _ALL_DONE
     if flags.action != "check":
         raise OptionError(f"pixtell datasets {flags.action!r} is unknown; choose list or check.")
     report = check_dataset(flags.dataset, flags.data_dir)
     for line in report.lines:
-        print(line)
+        show(line)
     return _SOME_FAILED if report.problems else _ALL_DONE
 
 
@@ -254,7 +258,7 @@ def _models(flags: cli_options.ModelFlags) -> int:
         directory = find_checkpoint(name)
         config = read_config(directory)
         size = (directory / "model.safetensors").stat().st_size / 1e6
-        print(f"{name:10} {config.family:8} {size:5.1f} MB, over the {config.encoder.source} encoder")
+        show(f"{name:10} {config.family:8} {size:5.1f} MB, over the {config.encoder.source} encoder")
     return _ALL_DONE
 
 
@@ -321,7 +325,7 @@ def _print_scores(scores: "dict[str, Score]") -> None:
     from pixtell.metrics import warnings_for
 
     for name, score in scores.items():
-        print(f"{name:10} {score.value:.4f}")
+        show(f"{name:10} {score.value:.4f}")
     for warning in warnings_for(scores):
         say(warning)
 

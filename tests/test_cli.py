@@ -1,0 +1,518 @@
+"""What people type: what goes to stdout and stderr, the exit code, and one sentence for each bad input."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pixtell.captioner import Captioner
+from pixtell.checkpoints import WEIGHTS
+from pixtell.cli import COMMANDS, run
+
+STORAGE_ADVICE = "what was there before is unchanged: free space or name another place."
+
+
+@pytest.fixture
+def model(tiny_models: Path) -> str:
+    return str(tiny_models / "clipcap")
+
+
+@pytest.fixture
+def texts(model: str, pictures: list[Path]) -> list[str]:
+    """What the tiny model says of the pictures."""
+    return [caption.text for caption in Captioner.from_pretrained(model).caption(pictures)]
+
+
+@pytest.fixture
+def photos(pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`photos/` with two pictures, one of them deeper, in the working directory, which has a broken.jpg."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos" / "inside").mkdir(parents=True)
+    shutil.copy(pictures[0], tmp_path / "photos" / "b.jpg")
+    shutil.copy(pictures[1], tmp_path / "photos" / "inside" / "a.png")
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def captioned_folder(pictures: list[Path], tmp_path: Path) -> Path:
+    """A data set of one's own, all of it in the split `test`."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    lines = []
+    for path in pictures:
+        shutil.copy(path, folder)
+        line = {"image": path.name, "captions": ["A dog runs.", "The dog runs on grass."], "split": "test"}
+        lines.append(json.dumps(line))
+    (folder / "captions.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+Captured = pytest.CaptureFixture[str]
+
+
+def said(capsys: Captured) -> list[str]:
+    """The lines on stderr, each without the program's name; nothing was on stdout."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    return strip_name(err)
+
+
+def strip_name(err: str) -> list[str]:
+    lines = err.splitlines()
+    assert all(line.startswith("pixtell: ") for line in lines), err
+    return [line.removeprefix("pixtell: ") for line in lines]
+
+
+def start(*arguments: str, **options: object) -> "subprocess.Popen[bytes]":
+    """The command line in a process of its own."""
+    command = [sys.executable, "-m", "pixtell", *arguments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, **options)  # type: ignore[call-overload, no-any-return]
+
+
+# --- pixtell caption: what comes out
+
+
+def test_captions_are_lines_of_path_and_text(
+    model: str, pictures: list[Path], texts: list[str], capsys: Captured
+) -> None:
+    assert run(["caption", *map(str, pictures), "--model", model, "--batch-size", "4"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "".join(f"{path}\t{text}\n" for path, text in zip(pictures, texts, strict=True))
+    assert err == ""
+
+
+def test_a_folder_and_a_bad_picture(model: str, photos: Path, texts: list[str], capsys: Captured) -> None:
+    assert run(["caption", "broken.jpg", "photos", "--model", model]) == 1
+    out, err = capsys.readouterr()
+    assert out == f"photos/b.jpg\t{texts[0]}\nphotos/inside/a.png\t{texts[1]}\n"
+    assert strip_name(err) == [
+        "broken.jpg: it is not an image that Pillow can read; convert it to JPEG or PNG.",
+        "1 of 3 pictures could not be read.",
+    ]
+
+
+def test_jsonl_has_the_error_in_its_place(
+    model: str, photos: Path, texts: list[str], capsys: Captured
+) -> None:
+    arguments = ["caption", "photos", "broken.jpg", "absent.jpg", "--model", model, "--format", "jsonl"]
+    assert run(arguments) == 1
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["path"] for one in found] == [
+        "photos/b.jpg",
+        "photos/inside/a.png",
+        "broken.jpg",
+        "absent.jpg",
+    ]
+    assert [one["caption"] for one in found[:2]] == texts[:2]
+    assert all(set(one) == {"path", "caption", "logprob"} for one in found[:2])
+    assert found[3] == {"path": "absent.jpg", "error": "there is no such file; check the path."}
+
+
+def test_several_captions_of_a_picture(model: str, photos: Path, capsys: Captured) -> None:
+    flags = ["--model", model, "--beam-size", "3", "--num-captions", "3", "--format", "jsonl"]
+    assert run(["caption", "photos/b.jpg", *flags]) == 0
+    [line] = capsys.readouterr().out.splitlines()
+    assert len(json.loads(line)["captions"]) == 3
+
+
+def test_output_goes_to_a_file_as_a_whole(
+    model: str, photos: Path, texts: list[str], capsys: Captured
+) -> None:
+    flags = ["--model", model, "--format", "csv", "--output", "new/captions.csv"]
+    assert run(["caption", "photos", *flags]) == 0
+    assert capsys.readouterr() == ("", "")
+    expected = f"path,caption\nphotos/b.jpg,{texts[0]}\nphotos/inside/a.png,{texts[1]}\n"
+    assert Path("new/captions.csv").read_text() == expected
+    assert [path.name for path in Path("new").iterdir()] == ["captions.csv"]
+
+
+def test_what_a_model_is_unsure_of(tiny_models: Path, photos: Path, tmp_path: Path, capsys: Captured) -> None:
+    shutil.copytree(tiny_models, tmp_path / "m")
+    config = tmp_path / "m" / "clipcap" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "unsure_below": 0.0}))
+    flags = ["--model", str(tmp_path / "m" / "clipcap"), "--format", "jsonl"]
+    assert run(["caption", "photos/b.jpg", *flags]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["unsure"] is True
+    [line] = strip_name(err)
+    assert re.fullmatch(
+        r"photos/b\.jpg: unsure \(mean log-probability -\d+\.\d\d a token\); it may be unlike the pictures "
+        r"the model knows\.",
+        line,
+    )
+    assert run(["caption", "photos/b.jpg", *flags, "--beam-size", "2", "--num-captions", "2"]) == 0
+    assert len(strip_name(capsys.readouterr().err)) == 1
+
+
+def test_the_lstm_family_through_the_same_door(tiny_models: Path, photos: Path, capsys: Captured) -> None:
+    assert run(["caption", "photos", "--model", str(tiny_models / "lstm")]) == 0
+    assert capsys.readouterr().out.count("\n") == 2
+
+
+# --- pixtell caption: what cannot be
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (
+            "--model nanno",
+            "There is no model 'nanno'; choose one of nano, nano-lstm, a directory that pixtell train wrote, "
+            "or a hub id (owner/name).",
+        ),
+        ("--format xml", "--format 'xml' is unknown; choose one of text, jsonl, csv."),
+        ("--device tpu", "--device 'tpu' is unknown; choose one of auto, cpu, cuda, mps."),
+        ("--dtype int3", "--dtype 'int3' is unknown; choose one of auto, fp32, bf16, fp16."),
+        ("--batch-size 0", "--batch-size 0 is not above zero; give a number such as 16."),
+        ("--beam-size 0", "--beam-size 0 is outside [1, inf); give a number such as 3."),
+        (
+            "--output photos",
+            f"photos cannot be written (Is a directory); {STORAGE_ADVICE}",
+        ),
+        (
+            "--output broken.jpg/captions.txt",
+            f"broken.jpg/captions.txt cannot be written (Not a directory); {STORAGE_ADVICE}",
+        ),
+        (
+            "--output /dev/full",
+            f"/dev/full cannot be written (No space left on device); {STORAGE_ADVICE}",
+        ),
+    ],
+)
+def test_a_value_that_cannot_be(
+    model: str, photos: Path, capsys: Captured, flags: str, sentence: str
+) -> None:
+    given = flags.split() if "--model" in flags else [*flags.split(), "--model", model]
+    assert run(["caption", "photos", *given]) == 2
+    assert said(capsys) == [sentence]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pattern"),
+    [
+        ("caption", r"Missing argument .*; see pixtell caption --help\."),
+        (
+            "caption x.jpg --beam-sise 3",
+            r"No such option: --beam-sise .*--beam-size.* pixtell caption --help\.",
+        ),
+        (
+            "caption x.jpg --beam-size three",
+            r"Invalid value for '--beam-size': .*; see pixtell caption --help\.",
+        ),
+        ("captoin x.jpg", r"No such command 'captoin'.* pixtell --help\."),
+        ("--beam-size 3", r"No such option: --beam-size.* pixtell --help\."),
+        ("score --hypotheses x", r"Missing option '--references'; see pixtell score --help\."),
+        ("datasets lost", r"pixtell datasets 'lost' is unknown; choose list or check\."),
+        ("models lost", r"pixtell models 'lost' is unknown; choose list\."),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(capsys: Captured, arguments: str, pattern: str) -> None:
+    assert run(arguments.split()) == 2
+    [line] = said(capsys)
+    assert re.fullmatch(pattern, line), line
+
+
+def test_a_folder_without_pictures(model: str, tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "notes.txt").touch()
+    assert run(["caption", str(tmp_path), "--model", model]) == 2
+    [line] = said(capsys)
+    assert line.startswith(f"The folder {tmp_path} holds no image (")
+
+
+def test_a_checkpoint_cut_short(tiny_models: Path, photos: Path, tmp_path: Path, capsys: Captured) -> None:
+    shutil.copytree(tiny_models, tmp_path / "m")
+    weights = tmp_path / "m" / "lstm" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert run(["caption", "photos", "--model", str(weights.parent)]) == 2
+    [line] = said(capsys)
+    assert line.startswith(f"{weights} cannot be read (")
+
+
+def test_all_pictures_bad_is_done_with_failures(model: str, photos: Path, capsys: Captured) -> None:
+    assert run(["caption", "broken.jpg", "--model", model]) == 1
+    assert said(capsys)[1] == "1 of 1 pictures could not be read."
+
+
+# --- processes: pipes, signals, terminals, threads, imports
+
+
+def test_a_reader_that_leaves_is_no_error(model: str, pictures: list[Path]) -> None:
+    paths = [str(path) for path in pictures * 20]
+    process = start("caption", *paths, "--model", model, "--batch-size", "1", stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    _, err = process.communicate(timeout=120)
+    assert err == b""
+    assert process.returncode == 141
+
+
+def test_a_full_disk_behind_stdout() -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = start("datasets", "list", stdout=full)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert err.decode() == (
+        "pixtell: Standard output cannot be written (No space left on device); free space or write "
+        "elsewhere.\n"
+    )
+
+
+def test_an_interrupt_ends_in_one_line_and_leaves_the_old_file(
+    model: str, pictures: list[Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "out" / "captions.txt"
+    output.parent.mkdir()
+    output.write_text("old")
+    paths = [str(path) for path in pictures * 2000]
+    process = start("caption", *paths, "--model", model, "--output", str(output), stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while len(list(output.parent.iterdir())) < 2:  # until the work has begun
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert (out, err, process.returncode) == (b"", b"pixtell: stopped.\n", 130)
+    assert output.read_text() == "old"
+    assert [path.name for path in output.parent.iterdir()] == ["captions.txt"]
+
+
+def test_a_terminal_that_knows_few_letters(model: str, pictures: list[Path], tmp_path: Path) -> None:
+    names = ["Größe.jpg", "日本.jpg", os.fsdecode(b"\xff.jpg")]
+    for name in names:
+        shutil.copy(pictures[0], tmp_path / name)
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    process = start(
+        "caption", *names, "--model", model, cwd=tmp_path, env=environment, stdout=subprocess.PIPE
+    )
+    out, err = process.communicate(timeout=120)
+    assert (err, process.returncode) == (b"", 0)
+    shown = [line.split("\t")[0] for line in out.decode("latin-1").splitlines()]
+    assert shown == ["Größe.jpg", r"\u65e5\u672c.jpg", r"\udcff.jpg"]
+
+
+def test_one_picture_takes_one_thread_and_few_imports(model: str, pictures: list[Path]) -> None:
+    """What the cold start is made of: beside torch, nothing that takes long to import."""
+    code = """
+import sys
+import torch
+before = set(sys.modules)
+torch.set_num_threads(3)
+from pixtell.cli import run
+for paths in (sys.argv[2:3], sys.argv[2:]):
+    assert run(["caption", *paths, "--model", sys.argv[1]]) == 0
+    print(torch.get_num_threads(), file=sys.stderr)
+    torch.set_num_threads(3)
+print(*sorted(set(sys.modules) - before), file=sys.stderr)
+"""
+    paths = [str(path) for path in pictures[:1] * 2]  # JPEG
+    done = subprocess.run(
+        [sys.executable, "-c", code, model, *paths], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    one, many, names = done.stderr.splitlines()
+    assert (one, many) == ("1", "3")
+    imported = set(names.split())
+    heavy = {
+        "transformers",
+        "tokenizers",
+        "huggingface_hub",
+        "matplotlib",
+        "sympy",
+        "rich",
+        "PIL",
+        "requests",
+    }
+    assert imported & heavy == set()
+    assert {name for name in imported if name.startswith("torch.")} == set()
+    assert not any(name.startswith("pixtell.training") for name in imported)
+
+
+def test_help_is_quick_and_complete() -> None:
+    started = os.times()
+    done = subprocess.run(
+        [sys.executable, "-m", "pixtell", "--help"], capture_output=True, text=True, check=True
+    )
+    ended = os.times()
+    for name in COMMANDS:
+        assert re.search(rf"^  {name} ", done.stdout, re.MULTILINE)
+    seconds = ended.children_user - started.children_user + ended.children_system - started.children_system
+    assert seconds < 0.35
+
+
+def test_nothing_typed_shows_the_help(capsys: Captured) -> None:
+    assert run([]) == 0
+    shown = capsys.readouterr().out
+    assert run(["--help"]) == 0
+    assert capsys.readouterr().out == shown
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_its_flags(name: str, capsys: Captured) -> None:
+    assert run([name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"Usage: pixtell {name} ")
+    assert "--help" in shown
+
+
+# --- the other commands
+
+
+def test_evaluate_prints_and_writes_scores(
+    model: str, captioned_folder: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    (captioned_folder / "2.jpg").write_bytes(b"no picture")
+    results = tmp_path / "results.json"
+    data = ["--dataset", "folder", "--data-dir", str(captioned_folder), "--split", "test"]
+    assert run(["evaluate", "--model", model, *data, "--output", str(results), "--beam-size", "2"]) == 1
+    out, err = capsys.readouterr()
+    printed = dict(re.split(r"  +| (?=\d)", line) for line in out.splitlines())
+    assert list(printed) == [
+        "BLEU-1",
+        "BLEU-2",
+        "BLEU-3",
+        "BLEU-4",
+        "ROUGE-L",
+        "CIDEr-D",
+        "CIDEr",
+        "distinct",
+        "bad ends",
+    ]
+    stored = json.loads(results.read_text())
+    assert printed["BLEU-1"] == f"{stored['scores']['BLEU-1']['value']:.4f}"
+    assert stored["num_images"] == 5
+    assert stored["decoding"]["beam_size"] == 2
+    assert any(line.startswith("left out: ") and "2.jpg" in line for line in strip_name(err))
+    assert strip_name(err)[-1] == "1 of 6 pictures could not be read."
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("--dataset coco", "There is no data set 'coco'; choose one of: flickr8k, folder, shapes."),
+        ("--dataset shapes --split dev2", "no split named 'dev2'"),
+        ("--dataset shapes --limit 0", "--limit 0 is not above zero"),
+        ("--dataset shapes --limit -5", "--limit -5 is not above zero"),
+        ("--dataset shapes --metrics bleu,meteo", "Unknown metric 'meteo'; choose from bleu"),
+        ("--dataset shapes --output /", "/ cannot be written (Is a directory)"),
+        ("--dataset shapes --model nanno", "There is no model 'nanno'"),
+        ("--dataset folder", "--data-dir"),
+    ],
+)
+def test_evaluate_refuses_before_it_begins(model: str, capsys: Captured, flags: str, sentence: str) -> None:
+    given = flags.split() if "--model" in flags else [*flags.split(), "--model", model]
+    assert run(["evaluate", *given]) == 2
+    [line] = said(capsys)
+    assert sentence in line
+
+
+def test_a_caption_file_that_names_absent_images(captioned_folder: Path, capsys: Captured) -> None:
+    (captioned_folder / "0.jpg").unlink()
+    assert run(["datasets", "check", "--data-dir", str(captioned_folder)]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^warning: .*: 1 \(.*0\.jpg.*\)\.$", out, re.MULTILINE)
+    assert out.splitlines()[-1] == "will be used: test 5 images with 10 captions"
+
+
+def test_datasets_are_listed_and_checked(tmp_path: Path, capsys: Captured) -> None:
+    assert run(["datasets", "list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
+        "flickr8k",
+        "folder",
+        "shapes",
+    ]
+    assert run(["datasets", "check", "--data-dir", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("problem: No images were found in ")
+    assert out.endswith("will be used: nothing\n")
+    assert run(["datasets", "check", "--dataset", "coco"]) == 2
+    assert said(capsys) == ["There is no data set 'coco'; choose one of: flickr8k, folder, shapes."]
+
+
+def test_anyones_captions_are_scored(tmp_path: Path, capsys: Captured) -> None:
+    hypotheses, references = tmp_path / "h.json", tmp_path / "r.json"
+    hypotheses.write_text(json.dumps([{"image_id": 1, "caption": "a dog runs on the grass"}]))
+    references.write_text(json.dumps({"1": ["A dog runs on the grass."]}))
+    files = ["--hypotheses", str(hypotheses), "--references", str(references)]
+    assert run(["score", *files, "--metrics", " BLEU ", "--output", str(tmp_path / "s.json")]) == 0
+    out, err = capsys.readouterr()
+    assert out == "".join(f"BLEU-{n}     1.0000\n" for n in (1, 2, 3, 4))
+    assert err == ""
+    stored = json.loads((tmp_path / "s.json").read_text())
+    assert stored["num_images"] == 1
+    assert stored["scores"]["BLEU-4"]["per_image"]["1"] == pytest.approx(1)
+    assert run(["score", *files]) == 0
+    assert "of one image is 0 by construction" in capsys.readouterr().err
+    assert run(["score", *files, "--metrics", "meteo"]) == 2
+    assert said(capsys)[0].startswith("Unknown metric 'meteo'; choose from bleu")
+    assert run(["score", *files, "--output", str(tmp_path)]) == 2
+    assert said(capsys) == [f"{tmp_path} cannot be written (Is a directory); {STORAGE_ADVICE}"]
+
+
+def test_features_are_extracted_split_by_split(
+    tiny_models: Path, captioned_folder: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    data = ["--dataset", "folder", "--data-dir", str(captioned_folder), "--output", str(tmp_path / "f")]
+    encoder = ["--encoder", str(tiny_models / "encoder")]
+    assert run(["features", *data, *encoder, "--limit", "4"]) == 0
+    [line] = [line for line in said(capsys) if line.startswith("test: ")]
+    assert line.startswith(f"test: 4 images in {tmp_path / 'f'}")
+    (captioned_folder / "2.jpg").write_bytes(b"no picture")
+    assert run(["features", *data, *encoder]) == 1
+    assert said(capsys)[-1] == "1 of 6 pictures could not be read."
+    assert run(["features", *data, "--encoder", "vgg61"]) == 2
+    assert run(["features", *data, *encoder, "--views", "0"]) == 2
+
+
+@pytest.mark.parametrize("family", ["lstm", "clipcap"])
+def test_a_model_is_trained_and_then_captions(
+    tiny_models: Path, tmp_path: Path, capsys: Captured, family: str
+) -> None:
+    pictures = tmp_path / "a.png"
+    Image.new("RGB", (80, 80), "red").save(pictures)
+    flags = ["--dataset", "shapes", "--limit", "12", "--max-steps", "2"]
+    flags += ["--batch-size", "6", "--width", "16", "--min-count", "1"]
+    if family == "clipcap":
+        flags += ["--num-layers", "1"]
+    run_dir, encoder = str(tmp_path / "run"), str(tiny_models / "encoder")
+    arguments = ["train", "--family", family, "--encoder", encoder, "--output", run_dir, *flags]
+    assert run(arguments) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert strip_name(err)[-1].endswith(f"the run is in {run_dir}.")
+    assert run(["caption", str(pictures), "--model", run_dir]) == 0
+    assert re.fullmatch(r".*a\.png\t\S.*\.\n", capsys.readouterr().out)
+    assert run(arguments) == 2
+    assert said(capsys) == [f"{run_dir} holds a run already; go on with --resume or name another --output."]
+
+
+def test_training_refuses_in_one_sentence(capsys: Captured, tmp_path: Path) -> None:
+    output = ["--output", str(tmp_path / "run")]
+    assert run(["train", "--family", "rnn", "--encoder", "nano", *output]) == 2
+    assert said(capsys) == [
+        "--family rnn is unknown; choose one of clipcap, lstm, or start with --init-from."
+    ]
+    assert run(["train-encoder", "--max-steps", "2", *output]) == 2
+    assert said(capsys) == ["--teacher is missing; name the directory of a network that transformers loads."]
+
+
+@pytest.mark.skipif(not (WEIGHTS / "nano").is_dir(), reason="the models that ship are not in this tree yet")
+def test_the_shipped_models_are_listed_and_caption(pictures: list[Path], capsys: Captured) -> None:
+    assert run(["models", "list"]) == 0
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [
+        ["nano", "clipcap"],
+        ["nano-lstm", "lstm"],
+    ]
+    for name in ("nano", "nano-lstm"):
+        assert run(["caption", str(pictures[0]), "--model", name]) == 0
+        assert re.fullmatch(r".*\t[A-Z].*\.\n", capsys.readouterr().out)
