@@ -135,7 +135,8 @@ class Distillation:
         loss = self.options.patch_weight * patch_loss + self.options.cosine_weight * (1 - cosine)
         if pool.logits is not None:
             wanted = pool.logits[rows].to(self.device).float()  # (B, C)
-            loss = loss + self.options.class_weight * self._class_loss(self._classify(guess), wanted)
+            divergence = class_divergence(self._classify(guess), wanted, self.options.temperature)
+            loss = loss + self.options.class_weight * divergence
         return loss, {"patch_loss": patch_loss.detach(), "cosine": cosine.detach()}
 
     def validate(self) -> dict[str, float]:
@@ -173,14 +174,6 @@ class Distillation:
         assert self.teacher.classifier is not None
         weight = next(self.teacher.classifier.parameters())
         return self.teacher.classifier(pooled.to(weight.dtype)).float()  # type: ignore[no-any-return]
-
-    def _class_loss(self, logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """KL divergence of the student's classes from the teacher's, logits (B, C) both, at the temperature,
-        scaled by its square as Hinton et al. (2015) do."""
-        heat = self.options.temperature
-        wanted_log_probs = F.log_softmax(wanted / heat, dim=1)
-        log_probs = F.log_softmax(logits / heat, dim=1)
-        return F.kl_div(log_probs, wanted_log_probs, log_target=True, reduction="batchmean") * heat**2
 
     def _pool_of(self, step: int) -> _Pool:
         index = step // self.steps_per_pool
@@ -232,6 +225,14 @@ class Distillation:
         with torch.autocast(self.device.type, enabled=False):
             seen = self.teacher(self.teacher_view.normalise(views.to(self.device)))
         return seen.patches.cpu(), None if seen.logits is None else seen.logits.cpu()
+
+
+def class_divergence(logits: torch.Tensor, wanted: torch.Tensor, temperature: float) -> torch.Tensor:
+    """KL divergence of the student's classes from the teacher's, logits (B, C) both, at a temperature, scaled
+    by its square so that gradients stay as large (Hinton et al. 2015)."""
+    log_probs = F.log_softmax(logits / temperature, dim=1)  # (B, C)
+    wanted_log_probs = F.log_softmax(wanted / temperature, dim=1)  # (B, C)
+    return F.kl_div(log_probs, wanted_log_probs, log_target=True, reduction="batchmean") * temperature**2
 
 
 def _resized(images: torch.Tensor, size: int) -> torch.Tensor:

@@ -236,4 +236,5 @@ def _refuse_idle(what: CaptionerOptions | EncoderOptions, names: str, beside: st
     given = {field.name for field in fields(what) if getattr(what, field.name) != field.default}
     idle = [flag_name(name) for name in names.split() if name in given]
     if idle:
-        raise OptionError(f"{' and '.join(idle)} change nothing {beside}; leave them out.")
+        verb, them = ("change", "them") if len(idle) > 1 else ("changes", "it")
+        raise OptionError(f"{' and '.join(idle)} {verb} nothing {beside}; leave {them} out.")

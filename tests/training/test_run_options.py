@@ -1,0 +1,194 @@
+"""What a person can ask: every rule, in the words of the flags."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pixtell.errors import EncoderError, OptionError
+from pixtell.training.run_options import (
+    CaptionerOptions,
+    DataOptions,
+    EncoderOptions,
+    EncoderRunOptions,
+    RunOptions,
+    check_captioner,
+    check_encoder,
+    fixed_options,
+)
+
+DATA = DataOptions()
+WHAT = CaptionerOptions(family="clipcap", encoder="nano")
+RUN = RunOptions(output=Path("run"))
+ENCODER = EncoderOptions(teacher=Path("teacher"))
+ENCODER_RUN = EncoderRunOptions(output=Path("run"), max_steps=100)
+
+
+def positive(flag: str, value: float) -> str:
+    return f"{flag} {value} is not above zero; give a number such as 1 or leave it out."
+
+
+def share(flag: str, value: float) -> str:
+    return f"{flag} {value} is not from 0 up to 1; give for example 0.1."
+
+
+@pytest.mark.parametrize(
+    ("group", "changes", "sentence"),
+    [
+        ("data", {"limit": 0}, positive("--limit", 0)),
+        ("run", {"max_steps": 0}, positive("--max-steps", 0)),
+        ("run", {"max_seconds": -1.0}, positive("--max-seconds", -1.0)),
+        ("run", {"batch_size": 0}, positive("--batch-size", 0)),
+        ("run", {"learning_rate": 0.0}, positive("--learning-rate", 0.0)),
+        ("run", {"warmup_ratio": 1.0}, share("--warmup-ratio", 1.0)),
+        ("run", {"ema_decay": 1.5}, share("--ema-decay", 1.5)),
+        ("run", {"weight_decay": -0.1}, "--weight-decay -0.1 is below zero; give for example 0.05."),
+        (
+            "run",
+            {"dtype": "fp16"},
+            "--dtype fp16 is not for training, its numbers overflow; choose bf16 or fp32.",
+        ),
+        ("what", {"views": 0}, positive("--views", 0)),
+        ("what", {"epochs": 0}, positive("--epochs", 0)),
+        ("what", {"min_count": 0}, positive("--min-count", 0)),
+        ("what", {"max_tokens": 0}, positive("--max-tokens", 0)),
+        ("what", {"patience": 0}, positive("--patience", 0)),
+        ("what", {"width": 0}, positive("--width", 0)),
+        ("what", {"num_layers": 0}, positive("--num-layers", 0)),
+        ("what", {"prefix_length": 0}, positive("--prefix-length", 0)),
+        ("what", {"label_smoothing": 1.0}, share("--label-smoothing", 1.0)),
+        (
+            "what",
+            {"min_area": 2.0, "views": 2},
+            "--min-area 2.0 is no share of an image; give a number above 0 and at most 1.",
+        ),
+        (
+            "what",
+            {"family": "rnn"},
+            "--family rnn is unknown; choose one of clipcap, lstm, or start with --init-from.",
+        ),
+        (
+            "what",
+            {"family": None},
+            "--family None is unknown; choose one of clipcap, lstm, or start with --init-from.",
+        ),
+        (
+            "what",
+            {"encoder": None},
+            "--encoder is missing; choose nano, vgg16, a directory, a weights file or a hub id.",
+        ),
+        (
+            "what",
+            {"init_from": "nano"},
+            "--family and --encoder change nothing with --init-from, which brings its own; leave them out.",
+        ),
+        (
+            "what",
+            {"family": None, "encoder": None, "init_from": "nano", "dropout": 0.1, "width": 64},
+            "--width and --dropout change nothing with --init-from, which brings its own; leave them out.",
+        ),
+        (
+            "what",
+            {"family": "lstm", "mapping": "mlp"},
+            "--mapping changes nothing with --family lstm; leave it out.",
+        ),
+        (
+            "what",
+            {"language_model": "gpt2", "num_layers": 2, "min_count": 1},
+            "--num-layers and --min-count change nothing with --language-model, which brings its own; leave "
+            "them out.",
+        ),
+        (
+            "what",
+            {"train_encoder": True, "views": 2, "features": Path("f")},
+            "--features and --views change nothing with --train-encoder, which sees new views at every step; "
+            "leave them out.",
+        ),
+        (
+            "what",
+            {"colour": 0.0},
+            "--colour changes nothing without --views 2 or more, or --train-encoder; leave it out.",
+        ),
+    ],
+)
+def test_what_train_cannot_do_is_said(group: str, changes: dict[str, Any], sentence: str) -> None:
+    asked: dict[str, Any] = {"data": DATA, "what": WHAT, "run": RUN}
+    asked[group] = replace(asked[group], **changes)
+    with pytest.raises(OptionError) as caught:
+        check_captioner(**asked)
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"objective": "guess"}, "--objective guess is unknown; choose distill."),
+        ({"teacher": None}, "--teacher is missing; name the directory of a network that transformers loads."),
+        ({"pool_views": 0}, positive("--pool-views", 0)),
+        ({"reuse": -1}, positive("--reuse", -1)),
+        ({"view_size": 0}, positive("--view-size", 0)),
+        ({"validate_every": 0}, positive("--validate-every", 0)),
+        ({"min_area": 7.0}, "--min-area 7.0 is no share of an image; give a number above 0 and at most 1."),
+        ({"image_size": 50}, "--image-size 50 is not a multiple of 32; choose for example 192."),
+        (
+            {"init_from": "nano", "encoder_width": 16},
+            "--encoder-width changes nothing with --init-from, which brings its own; leave it out.",
+        ),
+    ],
+)
+def test_what_train_encoder_cannot_do_is_said(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises((OptionError, EncoderError)) as caught:
+        check_encoder(DATA, replace(ENCODER, **changes), ENCODER_RUN)
+    assert str(caught.value) == sentence
+
+
+def test_an_encoders_training_must_know_its_end() -> None:
+    with pytest.raises(OptionError) as caught:
+        check_encoder(DATA, ENCODER, replace(ENCODER_RUN, max_steps=None))
+    assert str(caught.value) == (
+        "--max-steps is missing; the learning rate needs to know where it ends: give for example 20000."
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"family": "lstm", "views": 4, "min_area": 0.8},
+        {"train_encoder": True, "min_area": 1.0, "colour": 0.0},
+        {"language_model": "gpt2", "mapping": "transformer"},
+        {"family": None, "encoder": None, "init_from": "nano", "views": 2},
+    ],
+)
+def test_what_can_be_done_passes(changes: dict[str, Any]) -> None:
+    check_captioner(DATA, replace(WHAT, **changes), RUN)
+
+
+def test_an_encoders_training_passes() -> None:
+    check_encoder(DATA, ENCODER, ENCODER_RUN)
+
+
+def test_a_resumed_run_may_change_its_limits_and_places_only() -> None:
+    groups = (DATA, WHAT, RUN, ENCODER, ENCODER_RUN)
+    names = {field.name for group in groups for field in fields(group)}
+    assert names - set(fixed_options(*groups)) == {
+        "data_dir", "device", "dtype", "epochs", "features", "learning_rate", "max_seconds", "max_steps",
+        "output", "patience", "resume", "teacher", "validate_every", "warmup_ratio",
+    }  # fmt: skip
+
+
+def test_every_flag_has_help() -> None:
+    for group in (DataOptions, RunOptions, CaptionerOptions, EncoderOptions, EncoderRunOptions):
+        for field in fields(group):
+            assert field.metadata["help"].endswith("."), field.name
+
+
+def test_the_loop_gets_what_was_asked() -> None:
+    run = replace(RUN, learning_rate=0.1, weight_decay=0.2, warmup_ratio=0.3, ema_decay=0.4, seed=5)
+    options = run.loop(100, 10, 3)
+    assert (options.max_steps, options.validate_every, options.patience, options.seed) == (100, 10, 3, 5)
+    assert (options.learning_rate, options.weight_decay, options.warmup_ratio) == (0.1, 0.2, 0.3)
+    assert options.ema_decay == 0.4
+    assert replace(run, max_steps=7, max_seconds=8.0).loop(100, 10, None).max_steps == 7
+    assert replace(run, max_steps=7, max_seconds=8.0).loop(100, 10, None).max_seconds == 8.0
