@@ -16,7 +16,7 @@ import torch
 from pixtell.encoders import load_encoder
 from pixtell.encoders.base import Encoder, EncoderSpec
 from pixtell.errors import CheckpointError, DownloadError
-from pixtell.files import atomic_path, read_json, write_json
+from pixtell.files import atomic_path, follow_run, read_json, write_json
 from pixtell.models import FAMILIES, CaptionModel, build_model
 from pixtell.tokenizers import TOKENIZERS, Tokenizer, load_tokenizer
 
@@ -118,10 +118,7 @@ def find_checkpoint(source: str | Path) -> Path:
     """
     if str(source) in SHIPPED:
         return WEIGHTS / str(source)
-    directory = Path(source).expanduser()
-    for pointer in ("best", "last"):  # a run's directory
-        if (directory / pointer).is_file():
-            return directory / (directory / pointer).read_text(encoding="utf-8").strip()
+    directory = follow_run(Path(source).expanduser())
     if (directory / "config.json").is_file():
         return directory
     if directory.exists():

@@ -113,6 +113,14 @@ def read_json(path: Path, error: type[PixtellError] = CheckpointError) -> Any:
         raise error(f"{path} is not JSON ({cause}); it may be cut short: make it again.") from cause
 
 
+def follow_run(directory: Path) -> Path:
+    """A run's directory -> that of its best checkpoint, or of its last; any other directory as it is."""
+    for pointer in ("best", "last"):
+        if (directory / pointer).is_file():
+            return directory / (directory / pointer).read_text(encoding="utf-8").strip()
+    return directory
+
+
 def hash_file(path: Path) -> str:
     """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with path.open("rb") as stream:

@@ -71,6 +71,22 @@ def test_a_checkpoint_stands_for_its_encoder(clip_dir: Path, tmp_path: Path) -> 
     assert load_encoder(relative, base_dir=checkpoint).fingerprint == load_encoder(spec).fingerprint
 
 
+def test_a_run_stands_for_its_best_step(tmp_path: Path) -> None:
+    for step in ("step-1", "step-2"):
+        write_json(tmp_path / step / "config.json", {"kind": "nano-encoder"})
+    (tmp_path / "last").write_text("step-2\n")
+    assert parse_encoder(str(tmp_path)).path == str(tmp_path / "step-2")
+    (tmp_path / "best").write_text("step-1\n")
+    assert parse_encoder(str(tmp_path)).path == str(tmp_path / "step-1")
+
+
+def test_an_encoder_that_moved_with_its_model_is_not_mistaken_for_the_old_one(tmp_path: Path) -> None:
+    write_json(tmp_path / "config.json", {"encoder": {"kind": "nano", "output": "patches", "name": "nano"}})
+    (tmp_path / "encoder.safetensors").touch()
+    with pytest.raises(EncoderError, match="--init-from takes both"):
+        parse_encoder(str(tmp_path))
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_weights_file_is_vgg16(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"weights{suffix}"

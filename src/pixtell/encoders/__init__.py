@@ -22,7 +22,7 @@ from pixtell.encoders.base import (
     weights_sha256,
 )
 from pixtell.errors import EncoderError
-from pixtell.files import read_json
+from pixtell.files import follow_run, read_json
 
 __all__ = [
     "ENCODERS",
@@ -125,6 +125,12 @@ def _kind_of(kind: str) -> EncoderKind:
 
 def _inspect_directory(directory: Path) -> dict[str, str]:
     """Fields of the spec of whatever is in a directory, judged by its config.json."""
+    directory = follow_run(directory)
+    if (directory / "encoder.safetensors").is_file():
+        raise EncoderError(
+            f"{directory} trained an encoder of its own together with its model: --init-from takes both, "
+            "--encoder cannot take the one."
+        )
     if not (directory / "config.json").is_file():
         raise EncoderError(
             f"{directory} holds no encoder (no config.json in it): give the directory of a nano encoder, "
