@@ -1,11 +1,13 @@
 """Put trained runs into src/pixtell/weights as the models that ship: fp16, one shared encoder, scores.
 
-    python scripts/pack_nano.py pack --encoder RUN --clipcap RUN --lstm RUN --data-dir ../shared/flickr8k
+    python scripts/pack_nano.py encoder --encoder RUN
+    python scripts/pack_nano.py heads --clipcap RUN --lstm RUN --data-dir ../shared/flickr8k
     python scripts/pack_nano.py test --data-dir ../shared/flickr8k
 
-`pack` writes the models, captions the dev split with them as they ship, and stores the dev scores and the
-mark under which a caption is unsure: the lowest tenth of the dev captions, by mean log-probability a token.
-`test` is for the end: it scores the test split once and stores that too.
+`encoder` comes first: `--encoder nano` then means what ships, for the heads that are trained on it. `heads`
+writes the models, captions the dev split with them as they ship, and stores the dev scores and the mark under
+which a caption is unsure: the lowest tenth of the dev captions, by mean log-probability a token. `test` is
+for the end: it scores the test split once and stores that too.
 """
 
 import argparse
@@ -30,17 +32,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("action", choices=["pack", "test"])
-    parser.add_argument("--encoder", type=Path, help="a nano encoder, or the checkpoint whose run moved one")
+    parser.add_argument("action", choices=["encoder", "heads", "test"])
+    parser.add_argument("--encoder", type=Path, help="a nano encoder, or the run that moved one")
     parser.add_argument("--clipcap", type=Path, help="the run that becomes nano")
     parser.add_argument("--lstm", type=Path, help="the run that becomes nano-lstm")
-    parser.add_argument("--data-dir", type=Path, required=True, help="Flickr8k")
+    parser.add_argument("--data-dir", type=Path, help="Flickr8k")
     parser.add_argument("--beam-size", type=int, default=3)
     parser.add_argument("--length-penalty", type=float, default=0.7)
     arguments = parser.parse_args()
-    if arguments.action == "pack":
-        decoding = {"beam_size": arguments.beam_size, "length_penalty": arguments.length_penalty}
+    if arguments.action == "encoder":
         pack_encoder(arguments.encoder)
+    elif arguments.action == "heads":
+        decoding = {"beam_size": arguments.beam_size, "length_penalty": arguments.length_penalty}
         for name, run in zip(SHIPPED, (arguments.clipcap, arguments.lstm), strict=True):
             pack_model(name, run, decoding)
             add_scores(name, "val", arguments.data_dir)
