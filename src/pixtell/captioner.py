@@ -157,8 +157,8 @@ class Captioner:
         return [[self._to_caption(one) for one in of_image] for of_image in decoded]
 
     def options(self, **decoding: Any) -> DecodingOptions:
-        """The model's decoding defaults with these fields changed. Who asks for a temperature and no beam size
-        draws, whatever beams the model brings.
+        """The model's decoding defaults with these fields changed. Who asks for a temperature and no
+        beam size draws, whatever beams the model brings.
 
         Raises: OptionError for a field that does not exist.
         """
