@@ -1,0 +1,237 @@
+"""`pixtell train` from options to a run: resumed to the bit, started from another model, and what it says."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pixtell.checkpoints import load_checkpoint
+from pixtell.encoders.nano import NanoEncoder, NanoEncoderConfig, save_nano_encoder
+from pixtell.errors import DatasetError, EncoderError, OptionError
+from pixtell.evaluation import validation_scores
+from pixtell.models import ClipCap, LstmCaptioner
+from pixtell.training.captioner_job import train_captioner
+from pixtell.training.loop import Progress, RunResult
+from pixtell.training.run_options import CaptionerOptions, DataOptions, RunOptions
+
+
+def no_validation(*inputs: Any) -> dict[str, float]:
+    """Uses up the features, and finds nothing."""
+    for features in inputs[2]:
+        assert features.dtype == torch.float32
+    return {"CIDEr-D": 0.0}
+
+
+class Job:
+    """A short training on the folder of photos; fields are replaced by name, whichever group they are of."""
+
+    def __init__(self, photos: Path, encoder: Path) -> None:
+        self.data = DataOptions(data_dir=photos)
+        self.what = CaptionerOptions(
+            family="clipcap", encoder=str(encoder), width=8, num_layers=1, min_count=1, epochs=3
+        )
+        self.lines: list[str] = []
+
+    def run(
+        self,
+        output: Path,
+        *,
+        validate: Callable[..., dict[str, float]] = no_validation,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+        what: dict[str, Any] | None = None,
+        data: dict[str, Any] | None = None,
+        **run: Any,
+    ) -> RunResult:
+        options = RunOptions(
+            **{"output": output, "batch_size": 4, "dtype": "fp32", "learning_rate": 1e-2, **run}
+        )
+        return train_captioner(
+            replace(self.data, **data or {}),
+            replace(self.what, **what or {}),
+            options,
+            validate=validate,
+            on_progress=on_progress,
+            report=self.lines.append,
+        )
+
+
+@pytest.fixture
+def job(photos: Path, encoder_dir: Path) -> Job:
+    return Job(photos, encoder_dir)
+
+
+LSTM = {"family": "lstm", "num_layers": 4}
+PIXELS = {"train_encoder": True, "min_area": 0.7}
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+@pytest.mark.parametrize(
+    "what", [{"views": 3}, LSTM, {**LSTM, **PIXELS}], ids=["clipcap-cache", "lstm-cache", "lstm-pixels"]
+)
+def test_a_killed_run_resumed_is_an_uninterrupted_one(
+    job: Job,
+    tmp_path: Path,
+    assert_same_runs: Callable[[Path, Path], None],
+    what: dict[str, Any],
+    ema_decay: float | None,
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    expected = job.run(whole, what=what, ema_decay=ema_decay)
+    assert (expected.step, expected.finished) == (9, True)
+
+    def kill(progress: Progress) -> None:
+        if progress.step == 5:  # in the middle of the second epoch
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        job.run(killed, what=what, ema_decay=ema_decay, on_progress=kill)
+    assert job.run(killed, what=what, ema_decay=ema_decay, resume=True) == expected
+    assert_same_runs(whole, killed)
+    assert (whole / "metrics.jsonl").read_text() == (killed / "metrics.jsonl").read_text()
+    assert (whole / "curves.svg").exists()
+
+
+def test_a_run_out_of_time_can_be_used_and_goes_on(job: Job, tmp_path: Path) -> None:
+    result = job.run(tmp_path, max_seconds=1e-9)
+    assert (result.step, result.finished) == (1, False)
+    assert isinstance(load_checkpoint(tmp_path).model, ClipCap)
+    assert (tmp_path / "curves.svg").exists()
+    assert job.run(tmp_path, resume=True).finished
+
+
+def test_validation_captions_freely_and_the_best_is_kept(job: Job, tmp_path: Path) -> None:
+    result = job.run(tmp_path, validate=validation_scores, what={"epochs": 2})
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    values = [line["val/CIDEr-D"] for line in lines if "val/CIDEr-D" in line]
+    assert len(values) == 2
+    assert result.best_value == max(values)
+    names = {"val/CIDEr-D", "val/BLEU-4", "val/distinct_share", "val/bad_ending_rate"}
+    assert names <= set().union(*lines)
+
+
+def test_a_run_is_a_model_without_flags(job: Job, tmp_path: Path) -> None:
+    """Both families: what was trained is what is loaded, encoder and words included."""
+    for family, kind in (("clipcap", ClipCap), ("lstm", LstmCaptioner)):
+        run = tmp_path / family
+        job.run(run, what={"family": family, "num_layers": 4 if family == "lstm" else 1})
+        checkpoint = load_checkpoint(run)
+        assert isinstance(checkpoint.model, kind)
+        assert checkpoint.encoder.feature_shape == (4, 16)
+        assert checkpoint.tokenizer.decode(checkpoint.tokenizer.encode("a red thing")) == "a red thing"
+        assert not (checkpoint.directory / "encoder.safetensors").exists()
+
+
+def test_an_encoder_that_changed_since_is_refused(job: Job, encoder_dir: Path, tmp_path: Path) -> None:
+    encoder = tmp_path / "encoder"
+    shutil.copytree(encoder_dir, encoder)
+    job.run(tmp_path / "run", what={"encoder": str(encoder)})
+    load_checkpoint(tmp_path / "run")
+    torch.manual_seed(5)
+    config = NanoEncoderConfig(width=2, blocks=(1, 1, 1, 1), image_size=64)
+    save_nano_encoder(NanoEncoder(config=config), encoder)
+    with pytest.raises(EncoderError, match="changed since the model was trained on them"):
+        load_checkpoint(tmp_path / "run")
+
+
+def test_a_moved_encoder_travels_with_every_model_made_from_it(job: Job, tmp_path: Path) -> None:
+    moved, after = tmp_path / "moved", tmp_path / "after"
+    job.run(moved, what={**LSTM, **PIXELS, "epochs": 1})
+    beginning = load_checkpoint(moved)
+    blank = {"family": None, "encoder": None, "width": None, "num_layers": 4, "min_count": 4, "epochs": 1}
+    job.run(after, what={**blank, "init_from": str(moved)})
+    end = load_checkpoint(after)
+    name = "encoder.safetensors"
+    assert (end.directory / name).read_bytes() == (beginning.directory / name).read_bytes()
+    assert end.encoder.fingerprint == beginning.encoder.fingerprint
+    before, now = (load_file(c.directory / "model.safetensors") for c in (beginning, end))
+    assert before.keys() == now.keys()
+    assert not torch.equal(before["merge.weight"], now["merge.weight"])
+    assert isinstance(end.encoder, NanoEncoder)
+
+
+def test_a_model_to_start_from_gives_its_weights(job: Job, tmp_path: Path) -> None:
+    job.run(tmp_path / "first", what=LSTM)
+    first = load_checkpoint(tmp_path / "first")
+    blank = {"family": None, "encoder": None, "width": None, "num_layers": 4, "min_count": 4}
+    result = job.run(
+        tmp_path / "second",
+        what={**blank, "init_from": str(tmp_path / "first")},
+        max_steps=1,
+        learning_rate=1e-12,
+    )
+    assert result.step == 1
+    second = load_checkpoint(tmp_path / "second")
+    for name, value in first.model.state_dict().items():
+        torch.testing.assert_close(second.model.state_dict()[name], value)
+    assert second.tokenizer.vocab_size == first.tokenizer.vocab_size
+
+
+def test_a_picture_that_cannot_be_read_is_left_out(job: Job, photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    for name in ("03.png", "11.png"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:60])
+    for number, what in enumerate([{}, {**LSTM, **PIXELS}]):
+        job.lines.clear()
+        result = job.run(tmp_path / f"run{number}", what={**what, "epochs": 1}, data={"data_dir": folder})
+        assert result.finished
+        assert sum(line.startswith("left out: ") for line in job.lines) == 2
+        assert any(line.startswith("9 training and 2 validation images, ") for line in job.lines)
+
+
+def test_features_are_extracted_once(job: Job, tmp_path: Path) -> None:
+    features = tmp_path / "features"
+    job.run(tmp_path / "a", what={"features": features})
+    stamps = {path: path.stat().st_mtime_ns for path in features.rglob("*") if path.suffix == ".bin"}
+    job.run(tmp_path / "b", what={**LSTM, "features": features})
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert not (tmp_path / "b" / "features").exists()
+
+
+def test_the_job_says_what_it_does(job: Job, tmp_path: Path) -> None:
+    job.run(tmp_path, max_steps=1)
+    assert job.lines[0] == "device: cpu, fp32: as asked"
+    assert job.lines[1] == f"features of 13 images: what {tmp_path / 'features'} lacks is extracted now"
+    assert job.lines[2].startswith("10 training and 3 validation images, ")
+    assert job.lines[2].endswith(" parameters to train")
+
+
+# ---- refusals, all before the long work
+
+
+def test_other_options_on_resume_are_refused(job: Job, tmp_path: Path) -> None:
+    job.run(tmp_path, max_steps=1)
+    with pytest.raises(OptionError) as caught:
+        job.run(tmp_path, batch_size=2, seed=3, data={"limit": 5}, resume=True)
+    assert str(caught.value) == (
+        f"The run in {tmp_path} began with --limit (not given), not 5; --batch-size 4, not 2; --seed 0, not "
+        "3: give the same again, or another --output to start anew."
+    )
+    assert job.run(tmp_path, max_steps=2, learning_rate=1e-3, resume=True).step == 2
+
+
+def test_a_used_or_empty_directory_is_refused_first(job: Job, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="holds no run to resume"):
+        job.run(tmp_path, resume=True)
+    job.run(tmp_path, max_steps=1)
+    job.lines.clear()
+    with pytest.raises(OptionError, match="holds a run already"):
+        job.run(tmp_path, data={"data_dir": tmp_path / "nowhere"})
+    assert job.lines == []
+
+
+def test_captions_without_words_are_refused(job: Job, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="No word occurs 1000 times or more"):
+        job.run(tmp_path, what={"min_count": 1000})
+
+
+def test_flags_are_checked_first(job: Job, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="--batch-size 0 is not above zero"):
+        job.run(tmp_path / "run", batch_size=0)
+    assert not (tmp_path / "run").exists()
