@@ -189,6 +189,7 @@ def test_features_are_extracted_once(job: Job, tmp_path: Path) -> None:
     features = tmp_path / "features"
     job.run(tmp_path / "a", what={"features": features})
     stamps = {path: path.stat().st_mtime_ns for path in features.rglob("*") if path.suffix == ".bin"}
+    assert stamps
     job.run(tmp_path / "b", what={**LSTM, "features": features})
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     assert not (tmp_path / "b" / "features").exists()

@@ -71,7 +71,7 @@ def share(flag: str, value: float) -> str:
         (
             "what",
             {"family": None},
-            "--family None is unknown; choose one of clipcap, lstm, or start with --init-from.",
+            "--family is missing; choose one of clipcap, lstm, or start with --init-from.",
         ),
         (
             "what",

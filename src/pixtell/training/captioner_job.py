@@ -141,7 +141,7 @@ def _inputs_from_cache(
         directory,
         placement,
         views=what.views,
-        how=what.view_options,
+        how=what.view_options(),
         seed=run.seed,
         report=report,
     )
@@ -175,7 +175,7 @@ def _inputs_from_pixels(
             yield encoder(encoder.preprocess.normalise(part.to(placement.device)))
 
     source = PixelFeatures(
-        encoder=encoder, images=images, views=what.view_options, seed=run.seed, device=placement.device
+        encoder=encoder, images=images, views=what.view_options(), seed=run.seed, device=placement.device
     )
     return _Inputs(train_kept, val_kept, source, val_features)
 

@@ -109,7 +109,6 @@ class CaptionerOptions:
     label_smoothing: float = option(0.1, "Probability spread over all tokens by the loss.")
     patience: int | None = option(4, "Stop after this many epochs without a better CIDEr-D.", may_change=True)
 
-    @property
     def view_options(self) -> ViewOptions:
         """Views under which a caption stays true: no mirror images, since captions say left and right."""
         return ViewOptions(min_area=self.min_area, flip=0.0, colour=self.colour)
@@ -163,13 +162,13 @@ def check_captioner(data: DataOptions, what: CaptionerOptions, run: RunOptions) 
     check_positive(what, "views", "epochs", "min_count", "max_tokens", "patience")
     check_positive(what, "width", "num_layers", "prefix_length")
     _check_shares(what, "label_smoothing")
-    assert what.view_options  # made here for its own checks
+    what.view_options()  # for its own checks, now
     if what.init_from is not None:
         _refuse_idle(what, _BROUGHT_ALONG, "with --init-from, which brings its own")
     elif what.family not in FAMILIES:
+        wrong = "is missing" if what.family is None else f"{what.family} is unknown"
         raise OptionError(
-            f"--family {what.family} is unknown; choose one of {', '.join(FAMILIES)}, or start with "
-            "--init-from."
+            f"--family {wrong}; choose one of {', '.join(FAMILIES)}, or start with --init-from."
         )
     elif what.encoder is None:
         raise OptionError(
@@ -190,8 +189,8 @@ def check_encoder(data: DataOptions, what: EncoderOptions, run: RunOptions) -> N
     encoder."""
     _check_run(data, run)
     check_positive(what, "encoder_width", "image_size", "view_size", "pool_views", "reuse", "validate_every")
-    assert ViewOptions(min_area=what.min_area)  # made here for its own checks
-    assert NanoEncoderConfig(width=what.encoder_width, image_size=what.image_size)
+    ViewOptions(min_area=what.min_area)  # for its own checks, now
+    NanoEncoderConfig(width=what.encoder_width, image_size=what.image_size)
     if what.objective != "distill":
         raise OptionError(f"--objective {what.objective} is unknown; choose distill.")
     if what.teacher is None:
