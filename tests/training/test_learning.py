@@ -27,7 +27,7 @@ WHAT = CaptionerOptions(
     ("what", "learning_rate"),
     [
         (replace(WHAT, family="clipcap", width=64, num_layers=2, epochs=11), 1.5e-3),
-        (replace(WHAT, family="lstm", width=128, epochs=9), 3e-3),
+        (replace(WHAT, family="lstm", width=128, epochs=11), 3e-3),
     ],
     ids=["clipcap", "lstm"],
 )
