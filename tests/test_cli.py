@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from pixtell.captioner import Captioner
-from pixtell.checkpoints import WEIGHTS
 from pixtell.cli import COMMANDS, run
 
 STORAGE_ADVICE = "what was there before is unchanged: free space or name another place."
@@ -506,12 +505,12 @@ def test_training_refuses_in_one_sentence(capsys: Captured, tmp_path: Path) -> N
     assert said(capsys) == ["--teacher is missing; name the directory of a network that transformers loads."]
 
 
-@pytest.mark.skipif(not (WEIGHTS / "nano").is_dir(), reason="the models that ship are not in this tree yet")
 def test_the_shipped_models_are_listed_and_caption(pictures: list[Path], capsys: Captured) -> None:
     assert run(["models", "list"]) == 0
-    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [
-        ["nano", "clipcap"],
-        ["nano-lstm", "lstm"],
+    found = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [[*line[:2], line[-1]] for line in found] == [
+        ["nano", "clipcap", "nano-encoder"],
+        ["nano-lstm", "lstm", "nano-encoder"],
     ]
     for name in ("nano", "nano-lstm"):
         assert run(["caption", str(pictures[0]), "--model", name]) == 0

@@ -64,8 +64,11 @@ def json_lines(path: Path, result: Result) -> str:
 def csv_lines(path: Path, result: Result) -> str:
     """`path,caption`, quoted where CSV asks for it; a line a caption. Nothing for an image that failed."""
     stream = io.StringIO()
-    quoting = csv.QUOTE_ALL if "\r" in str(path) else csv.QUOTE_MINIMAL  # Python quotes no \r before 3.13
-    writer = csv.writer(stream, lineterminator="\n", quoting=quoting)
+    # Python before 3.13 does not quote a \r by itself.
+    quote_all = "\r" in str(path)
+    writer = csv.writer(
+        stream, lineterminator="\n", quoting=csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL
+    )
     writer.writerows((path, caption.text) for caption in _captions(result))
     return stream.getvalue()
 

@@ -258,7 +258,7 @@ def _models(flags: cli_options.ModelFlags) -> int:
         directory = find_checkpoint(name)
         config = read_config(directory)
         size = (directory / "model.safetensors").stat().st_size / 1e6
-        show(f"{name:10} {config.family:8} {size:5.1f} MB, over the {config.encoder.source} encoder")
+        show(f"{name:10} {config.family:8} {size:5.1f} MB, over {Path(config.encoder.source).name}")
     return _ALL_DONE
 
 
