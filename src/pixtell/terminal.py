@@ -17,8 +17,6 @@ from pixtell.errors import StorageError
 if TYPE_CHECKING:
     from pixtell.training.loop import Progress
 
-_LOG_SECONDS = 30.0  # between lines where stderr is no terminal
-
 Say = Callable[[str], None]
 
 
@@ -76,10 +74,13 @@ def training_progress(say: Say) -> Iterator[Callable[["Progress"], None]]:
 
 
 @contextlib.contextmanager
-def counter(verb: str, say: Say) -> Iterator[Callable[..., None]]:
-    """A function (done, total, note="") that shows how far a job is and when it will be done."""
+def counter(verb: str, say: Say, *, line_seconds: float = 30.0) -> Iterator[Callable[..., None]]:
+    """A function (done, total, note="") that shows how far a job is and when it will be done.
+
+    line_seconds: between lines, where stderr is no terminal.
+    """
     if not sys.stderr.isatty():
-        yield _line_counter(verb, say)
+        yield _line_counter(verb, say, line_seconds)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -100,15 +101,19 @@ def counter(verb: str, say: Say) -> Iterator[Callable[..., None]]:
         yield show
 
 
-def _line_counter(verb: str, say: Say) -> Callable[..., None]:
-    started = last = time.monotonic()
+def _line_counter(verb: str, say: Say, line_seconds: float) -> Callable[..., None]:
+    last = time.monotonic()
+    first: tuple[float, int] | None = (
+        None  # when, and how far the job was: a resumed one begins in the middle
+    )
 
     def show(done: int, total: int, note: str = "") -> None:
-        nonlocal last
+        nonlocal first, last
         now = time.monotonic()
-        if now - last >= _LOG_SECONDS:
+        first = first or (now, done)
+        if now - last >= line_seconds:
             last = now
-            left = (now - started) / done * (total - done)
+            left = (now - first[0]) / max(1, done - first[1]) * (total - done)
             say(f"{verb}: {done:,} of {total:,}, about {left / 60:.0f} minutes left {note}".rstrip())
 
     return show
