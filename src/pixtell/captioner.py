@@ -72,7 +72,9 @@ class Captioner:
         """A shipped name ("nano", "nano-lstm"), a directory of a checkpoint or run, or a hub id. No network
         for the first two.
 
-        Raises: CheckpointError, EncoderError, OptionError.
+        device, dtype: as `devices.choose_placement` takes them.
+        Raises: CheckpointError, which lists the models there are, where `source` is none or is damaged;
+        ModelError, EncoderError for parts of it; OptionError for a device or dtype this machine lacks.
         """
         placement = choose_placement(device, dtype)
         checkpoint = load_checkpoint(source)
