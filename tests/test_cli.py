@@ -72,9 +72,16 @@ def strip_name(err: str) -> list[str]:
 
 
 def start(*arguments: str, **options: object) -> "subprocess.Popen[bytes]":
-    """The command line in a process of its own."""
+    """The command line in a process of its own. An interrupt reaches it even where this one ignores them, as a
+    shell's background job does."""
+
+    def heed_interrupts() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
     command = [sys.executable, "-m", "pixtell", *arguments]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, **options)  # type: ignore[call-overload, no-any-return]
+    return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
+        command, stderr=subprocess.PIPE, preexec_fn=heed_interrupts, **options
+    )
 
 
 # --- pixtell caption: what comes out
