@@ -72,8 +72,10 @@ def strip_name(err: str) -> list[str]:
 
 
 def start(*arguments: str, **options: object) -> "subprocess.Popen[bytes]":
-    """The command line in a process of its own. An interrupt reaches it even where this one ignores them, as a
-    shell's background job does."""
+    """The command line in a process of its own.
+
+    An interrupt reaches it even where this process ignores them, as a shell's background job does.
+    """
 
     def heed_interrupts() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
