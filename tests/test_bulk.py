@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pixtell.bulk import FORMATS, Result, choose_format, find_images
+from pixtell.bulk import FORMATS, Result, choose_format, find_images, refuse_to_overwrite
 from pixtell.captioner import Caption
 from pixtell.errors import ImageError, OptionError
 
@@ -113,3 +113,15 @@ def test_a_format_that_is_not_there() -> None:
     with pytest.raises(OptionError) as error:
         choose_format("xml")
     assert str(error.value) == "--format 'xml' is unknown; choose one of text, jsonl, csv."
+
+
+def test_captions_never_take_the_place_of_a_picture_or_of_a_data_set(tmp_path: Path) -> None:
+    picture, captions = tmp_path / "a.jpg", tmp_path / "captions.jsonl"
+    refuse_to_overwrite(captions, [picture])
+    for file in (picture, captions):
+        file.touch()
+    with pytest.raises(OptionError, match=r"a\.jpg is one of the pictures; name another file\."):
+        refuse_to_overwrite(tmp_path / "." / "a.jpg", [picture])
+    with pytest.raises(OptionError, match=r"captions\.jsonl may hold people's captions"):
+        refuse_to_overwrite(captions, [picture])
+    refuse_to_overwrite(tmp_path / "machine.jsonl", [picture])

@@ -119,6 +119,12 @@ def test_a_run_stands_for_its_best_step_else_its_last(models: Path) -> None:
     assert load_checkpoint(run / "step-2").config.family == "clipcap"
 
 
+def test_a_run_whose_step_is_gone_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "best").write_text("step-9\n")
+    with pytest.raises(CheckpointError, match="best or last step, step-9, is not there"):
+        find_checkpoint(tmp_path)
+
+
 def test_shipped_names_come_before_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "nano").mkdir()

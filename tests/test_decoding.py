@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pixtell.decoding import DecodedCaption, DecodingOptions, decode, generate
-from pixtell.errors import OptionError
+from pixtell.errors import ModelError, OptionError
 from pixtell.models.clipcap import ClipCap, ClipCapConfig
 from pixtell.models.gpt2 import Gpt2Config
 
@@ -567,3 +567,9 @@ def test_captions_equal_those_of_transformers_generate(
     if settings.beam_size > 1 and settings.repetition_penalty == 1:  # theirs is the penalised sum
         ranks = [caption.logprob / caption.num_tokens**settings.length_penalty for caption in flat]
         assert ranks == pytest.approx(result.sequences_scores.tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_logits_that_are_not_numbers_are_one_sentence(beam_size: int) -> None:
+    with pytest.raises(ModelError, match=r"logits are not numbers \(NaN\).*lower --learning-rate"):
+        run(torch.full_like(random_tables(2), float("nan")), beam_size=beam_size)

@@ -112,7 +112,7 @@ def test_flag_names() -> None:
     assert flag_name("beam_size") == "--beam-size"
 
 
-@pytest.mark.parametrize("value", [0, -1, -0.5])
+@pytest.mark.parametrize("value", [0, -1, -0.5, float("nan")])
 def test_numbers_that_must_be_above_zero(value: float) -> None:
     check_positive(Where(beam_size=1), "beam_size", "top_p")
     with pytest.raises(OptionError) as error:

@@ -14,6 +14,8 @@ from pixtell.captioner import Caption
 from pixtell.datasets.reading import IMAGE_SUFFIXES
 from pixtell.errors import ImageError, OptionError
 
+CAPTION_FILES = ("captions.jsonl", "captions.csv", "captions.txt")  # what a data set is read from
+
 Result = Caption | Sequence[Caption] | ImageError
 
 
@@ -40,6 +42,15 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     if not found:
         raise OptionError("No picture is named; give the path of a file or a folder.")
     return found
+
+
+def refuse_to_overwrite(output: Path, images: Iterable[Path]) -> None:
+    """Raises: OptionError where captions would take the place of a picture, or of a data set's own "
+    "captions."""
+    if output.name in CAPTION_FILES and output.exists():
+        raise OptionError(f"--output {output} may hold people's captions of a data set; name another file.")
+    if output.exists() and any(image.exists() and output.samefile(image) for image in images):
+        raise OptionError(f"--output {output} is one of the pictures; name another file.")
 
 
 def text_lines(path: Path, result: Result) -> str:

@@ -119,6 +119,11 @@ def find_checkpoint(source: str | Path) -> Path:
     if str(source) in SHIPPED:
         return WEIGHTS / str(source)
     directory = follow_run(Path(source).expanduser())
+    if Path(source).is_dir() and not directory.exists():
+        raise CheckpointError(
+            f"{source} is a run whose best or last step, {directory.name}, is not there; copy it again "
+            "or train anew."
+        )
     if (directory / "config.json").is_file():
         return directory
     if directory.exists():

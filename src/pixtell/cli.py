@@ -107,12 +107,14 @@ def _not_called() -> None:
 def _caption(
     flags: cli_options.CaptionFlags, compute: cli_options.ComputeFlags, decoding: dict[str, Any]
 ) -> int:
-    from pixtell.bulk import choose_format, find_images
+    from pixtell.bulk import choose_format, find_images, refuse_to_overwrite
     from pixtell.captioner import Captioner
     from pixtell.devices import use_one_thread
 
     header, to_lines = choose_format(flags.format)
     paths = find_images(flags.paths)
+    if flags.output is not None:
+        refuse_to_overwrite(flags.output, paths)
     if len(paths) == 1:
         use_one_thread()
     captioner = Captioner.from_pretrained(compute.model, device=compute.device, dtype=compute.dtype)

@@ -9,6 +9,7 @@ Letters: B images, N captions and K beams an image, R rows in the model's batch,
 b images that are left, k beams that there are (fewer than K at first).
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import Field, dataclass, fields
@@ -20,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pixtell import logit_filters
-from pixtell.errors import OptionError
+from pixtell.errors import ModelError, OptionError
 from pixtell.logit_filters import LogitFilter
 from pixtell.models.base import CaptionDecoder
 from pixtell.options import flag_name, option
@@ -123,12 +124,18 @@ def decode(
     features: (B, F) or (B, N, F), on the model's device. eos_id: the token that ends a caption.
     forbidden_ids: tokens that no caption may contain.
     Returns: one list an image of num_captions captions, fewer only where a beam search finds no more; best
-    first by logprob / num_tokens**length_penalty. Raises: OptionError.
+    first by logprob / num_tokens**length_penalty. Raises: OptionError; ModelError where logits are NaN.
     """
     captions: list[list[DecodedCaption]] = []
     for search in generate(model, features, options, eos_id=eos_id, forbidden_ids=forbidden_ids):
         if search.is_over:
             captions = search.captions()
+    if any(not found or math.isnan(found[0].logprob) for found in captions):
+        raise ModelError(
+            "The model's logits are not numbers (NaN), its weights are damaged or its training ran "
+            "away: take an "
+            "earlier checkpoint, or train with a lower --learning-rate."
+        )
     return captions
 
 

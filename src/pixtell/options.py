@@ -7,6 +7,7 @@ typer reads. It knows no command.
 import dataclasses
 import functools
 import inspect
+import math
 import typing
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
@@ -60,12 +61,13 @@ def flag_name(field_name: str) -> str:
 
 
 def check_positive(group: object, *names: str) -> None:
-    """Raises: OptionError where one of these numbers is set and not above zero."""
+    """Raises: OptionError where one of these numbers is set and not above zero (nan is not), or infinite."""
     for name in names:
         value = getattr(group, name)
-        if value is not None and value <= 0:
+        if value is not None and not 0 < value < math.inf:
+            problem = "infinite" if value == math.inf else "not above zero"
             raise OptionError(
-                f"{flag_name(name)} {value} is not above zero; give a number such as 1 or leave it out."
+                f"{flag_name(name)} {value} is {problem}; give a number such as 1 or leave it out."
             )
 
 

@@ -98,7 +98,7 @@ class WordTokenizer:
         if not kept:
             raise DatasetError(
                 f"No word occurs {min_count} times or more in the captions ({len(counts)} different words): "
-                "give more captions or lower min_count."
+                "give more captions or lower --min-count."
             )
         return cls((*cls._special_words, *kept))
 

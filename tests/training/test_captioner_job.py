@@ -19,6 +19,7 @@ from pixtell.models import ClipCap, LstmCaptioner
 from pixtell.training.captioner_job import train_captioner
 from pixtell.training.loop import Progress, RunResult
 from pixtell.training.run_options import CaptionerOptions, DataOptions, RunOptions
+from pixtell.training.split_records import read_splits
 
 
 def no_validation(*inputs: Any) -> dict[str, float]:
@@ -236,3 +237,13 @@ def test_flags_are_checked_first(job: Job, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="--batch-size 0 is not above zero"):
         job.run(tmp_path / "run", batch_size=0)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_data_set_without_validation_says_what_to_add(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    entry = {"image": "a.jpg", "captions": ["A dog."], "split": "train"}
+    (tmp_path / "captions.jsonl").write_text(json.dumps(entry))
+    with pytest.raises(
+        DatasetError, match='no picture to validate on, all 1 are in other splits; give "split": "val"'
+    ):
+        read_splits(DataOptions(dataset="folder", data_dir=tmp_path), print)

@@ -41,6 +41,17 @@ def share(flag: str, value: float) -> str:
         ("run", {"max_seconds": -1.0}, positive("--max-seconds", -1.0)),
         ("run", {"batch_size": 0}, positive("--batch-size", 0)),
         ("run", {"learning_rate": 0.0}, positive("--learning-rate", 0.0)),
+        (
+            "run",
+            {"learning_rate": float("inf")},
+            "--learning-rate inf is infinite; give a number such as 1 or leave it out.",
+        ),
+        (
+            "run",
+            {"weight_decay": float("nan")},
+            "--weight-decay nan is no finite number; give for example 0.05.",
+        ),
+        ("run", {"seed": -1}, "--seed -1 is outside 0 to 4294967295; give a number such as 0."),
         ("run", {"warmup_ratio": 1.0}, share("--warmup-ratio", 1.0)),
         ("run", {"ema_decay": 1.5}, share("--ema-decay", 1.5)),
         ("run", {"weight_decay": -0.1}, "--weight-decay -0.1 is below zero; give for example 0.05."),

@@ -5,6 +5,7 @@ another when a run is resumed. The rules across fields run first, before anythin
 `check_encoder`.
 """
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -218,8 +219,11 @@ def _check_run(data: DataOptions, run: RunOptions) -> None:
     check_positive(data, "limit")
     check_positive(run, "max_steps", "max_seconds", "batch_size", "learning_rate")
     _check_shares(run, "warmup_ratio", "ema_decay")
-    if run.weight_decay < 0:
-        raise OptionError(f"--weight-decay {run.weight_decay} is below zero; give for example 0.05.")
+    if not 0 <= run.weight_decay < math.inf:
+        problem = "below zero" if run.weight_decay < 0 else "no finite number"
+        raise OptionError(f"--weight-decay {run.weight_decay} is {problem}; give for example 0.05.")
+    if not 0 <= run.seed < 2**32:
+        raise OptionError(f"--seed {run.seed} is outside 0 to {2**32 - 1}; give a number such as 0.")
     if run.dtype == "fp16":
         raise OptionError("--dtype fp16 is not for training, its numbers overflow; choose bf16 or fp32.")
 
