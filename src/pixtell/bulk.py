@@ -44,13 +44,18 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
-def refuse_to_overwrite(output: Path, images: Iterable[Path]) -> None:
-    """Raises: OptionError where captions would take the place of a picture, or of a data set's own "
-    "captions."""
-    if output.name in CAPTION_FILES and output.exists():
-        raise OptionError(f"--output {output} may hold people's captions of a data set; name another file.")
-    if output.exists() and any(image.exists() and output.samefile(image) for image in images):
+def refuse_to_overwrite(output: Path, images: Sequence[Path]) -> None:
+    """Raises: OptionError where captions would take the place of a picture, or of the captions that people
+    wrote for the folder it is in."""
+    if not output.exists():
+        return
+    if any(image.exists() and output.samefile(image) for image in images):
         raise OptionError(f"--output {output} is one of the pictures; name another file.")
+    folder = output.resolve().parent
+    if output.name in CAPTION_FILES and any(folder in image.resolve().parents for image in images):
+        raise OptionError(
+            f"--output {output} may hold people's captions of these pictures; name another file."
+        )
 
 
 def text_lines(path: Path, result: Result) -> str:
