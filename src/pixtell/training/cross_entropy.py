@@ -97,7 +97,7 @@ class CrossEntropy:
         self.model = model
         self.features = features
         self.token_ids = token_ids
-        self.ignored_ids = torch.tensor(list(ignored_ids), device=device, dtype=torch.long)
+        self.ignored_ids = torch.tensor(list(ignored_ids), dtype=torch.long)
         self.batch_size = batch_size
         self.label_smoothing = label_smoothing
         self.seed = seed
@@ -121,12 +121,12 @@ class CrossEntropy:
         logits = self.model(
             features, batch.token_ids.to(self.device), batch.image_index.to(self.device)
         )  # (C, T, V)
-        labels = batch.labels.to(self.device)
-        labels = labels.masked_fill(torch.isin(labels, self.ignored_ids), IGNORED)
+        labels = batch.labels.flatten()  # (C * T,), on the CPU
+        learned = ((labels != IGNORED) & ~torch.isin(labels, self.ignored_ids)).nonzero()[:, 0]
+        # Padding leaves before fp32: of captions padded to their longest it is more than half of the memory.
         loss = F.cross_entropy(
-            logits.flatten(0, 1).float(),
-            labels.flatten(),
-            ignore_index=IGNORED,
+            logits.flatten(0, 1)[learned.to(self.device)].float(),
+            labels[learned].to(self.device),
             label_smoothing=self.label_smoothing,
         )
         return loss, {"epoch": epoch + (place + 1) / self.steps_per_epoch}
