@@ -17,48 +17,48 @@ def test_equals_pycocoevalcap(corpus, reference_scores):
     values, per_image = reference_scores(Bleu(4), corpus)
     scores = bleu(corpus)
     assert list(scores) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4"]
-    for n, (ours, ours_per_image) in enumerate(scores.values()):
-        assert ours == pytest.approx(values[n], abs=1e-9)
-        assert ours_per_image == pytest.approx(per_image[n], abs=1e-9)
+    for n, ours in enumerate(scores.values()):
+        assert ours.value == pytest.approx(values[n], abs=1e-9)
+        assert ours.per_image == pytest.approx(per_image[n], abs=1e-9)
 
 
 def test_a_word_counts_as_often_as_one_reference_has_it():
     """Papineni et al. 2002, section 2.1: modified unigram precision 2/7."""
     the = " ".join(["the"] * 7)
     scores = bleu(one_image(the, "the cat is on the mat", "there is a cat on the mat"))
-    assert scores["BLEU-1"][0] == pytest.approx(2 / 7, abs=1e-8)
+    assert scores["BLEU-1"].value == pytest.approx(2 / 7, abs=1e-8)
 
 
 def test_precisions_by_hand():
     scores = bleu(one_image("a dog runs on grass", "a dog runs on the grass"))
     brevity = math.exp(1 - 6 / 5)
-    assert scores["BLEU-1"][0] == pytest.approx(brevity * 5 / 5, abs=1e-6)
-    assert scores["BLEU-2"][0] == pytest.approx(brevity * (5 / 5 * 3 / 4) ** (1 / 2), abs=1e-6)
-    assert scores["BLEU-3"][0] == pytest.approx(brevity * (5 / 5 * 3 / 4 * 2 / 3) ** (1 / 3), abs=1e-6)
+    assert scores["BLEU-1"].value == pytest.approx(brevity * 5 / 5, abs=1e-6)
+    assert scores["BLEU-2"].value == pytest.approx(brevity * (5 / 5 * 3 / 4) ** (1 / 2), abs=1e-6)
+    assert scores["BLEU-3"].value == pytest.approx(brevity * (5 / 5 * 3 / 4 * 2 / 3) ** (1 / 3), abs=1e-6)
     product = 5 / 5 * 3 / 4 * 2 / 3 * 1 / 2
-    assert scores["BLEU-4"][0] == pytest.approx(brevity * product ** (1 / 4), abs=1e-6)
+    assert scores["BLEU-4"].value == pytest.approx(brevity * product ** (1 / 4), abs=1e-6)
 
 
 def test_the_closest_reference_sets_the_length_and_the_shorter_of_two():
     two_away, three_away = "a b", "a"
     shorter = bleu(one_image("a b c d", "a b c d e f", two_away))
     longer = bleu(one_image("a b c d", "a b c d e f", three_away))
-    assert shorter["BLEU-1"][0] == pytest.approx(1, abs=1e-8)
-    assert longer["BLEU-1"][0] == pytest.approx(math.exp(1 - 6 / 4), abs=1e-8)
+    assert shorter["BLEU-1"].value == pytest.approx(1, abs=1e-8)
+    assert longer["BLEU-1"].value == pytest.approx(math.exp(1 - 6 / 4), abs=1e-8)
 
 
 def test_the_corpus_is_no_mean_of_images():
     corpus = Corpus(("1", "2"), [["a"], ["x", "b", "c"]], [[["a"]], [["a", "b", "c"]]])
-    value, per_image = bleu(corpus)["BLEU-1"]
-    assert per_image == pytest.approx([1, 2 / 3], abs=1e-8)
-    assert value == pytest.approx(3 / 4, abs=1e-8)
+    ours = bleu(corpus)["BLEU-1"]
+    assert ours.per_image == pytest.approx([1, 2 / 3], abs=1e-8)
+    assert ours.value == pytest.approx(3 / 4, abs=1e-8)
 
 
 def test_no_words_score_nothing():
-    assert bleu(one_image("", "a dog"))["BLEU-1"][0] == 0
-    assert bleu(one_image("a dog", ""))["BLEU-1"][0] == pytest.approx(0, abs=1e-9)
+    assert bleu(one_image("", "a dog"))["BLEU-1"].value == 0
+    assert bleu(one_image("a dog", ""))["BLEU-1"].value == pytest.approx(0, abs=1e-9)
 
 
 def test_ten_thousand_words():
     words = " ".join(str(i) for i in range(10_000))
-    assert bleu(one_image(words, words, "a dog"))["BLEU-4"][0] == pytest.approx(1, abs=1e-6)
+    assert bleu(one_image(words, words, "a dog"))["BLEU-4"].value == pytest.approx(1, abs=1e-6)

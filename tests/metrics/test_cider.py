@@ -50,9 +50,9 @@ def three_images() -> Corpus:
 
 def test_cider_d_equals_pycocoevalcap(corpus, reference_scores):
     [value], [per_image] = reference_scores(Cider(), corpus)
-    ours, ours_per_image = cider_d(corpus)["CIDEr-D"]
-    assert ours == pytest.approx(value, abs=1e-9)
-    assert ours_per_image == pytest.approx(per_image, abs=1e-9)
+    ours = cider_d(corpus)["CIDEr-D"]
+    assert ours.value == pytest.approx(value, abs=1e-9)
+    assert ours.per_image == pytest.approx(per_image, abs=1e-9)
 
 
 def test_cider_equals_brute_force(corpus):
@@ -62,17 +62,17 @@ def test_cider_equals_brute_force(corpus):
         brute_force_cider(split_again(hypothesis), references, documents)
         for hypothesis, references in zip(few.hypotheses, documents, strict=True)
     ]
-    value, per_image = cider(few)["CIDEr"]
-    assert per_image == pytest.approx(expected, abs=1e-9)
-    assert value == pytest.approx(sum(expected) / len(expected), abs=1e-9)
+    ours = cider(few)["CIDEr"]
+    assert ours.per_image == pytest.approx(expected, abs=1e-9)
+    assert ours.value == pytest.approx(sum(expected) / len(expected), abs=1e-9)
 
 
 @pytest.mark.parametrize("compute", [cider, cider_d])
 def test_the_only_reference_itself_scores_10_and_in_three_words_7_5(compute):
     """Three words have no 4-gram, so one cosine of four is 0."""
     texts = [["a", "dog", "runs", "on", "grass"], ["two", "men", "play"]]
-    [(_, per_image)] = compute(Corpus(("1", "2"), texts, [[text] for text in texts])).values()
-    assert per_image == pytest.approx([10, 7.5])
+    [ours] = compute(Corpus(("1", "2"), texts, [[text] for text in texts])).values()
+    assert ours.per_image == pytest.approx([10, 7.5])
 
 
 def test_cider_d_by_hand():
@@ -82,8 +82,8 @@ def test_cider_d_by_hand():
     w*sqrt(2); no common 2-grams; equal lengths. CIDEr-D = 10 / 4 / (2 * sqrt(2)); unclipped, twice that.
     """
     corpus = Corpus(("1", "2"), [["dog", "dog"], ["cat"]], [[["dog", "runs"]], [["cat"]]])
-    assert cider_d(corpus)["CIDEr-D"][1] == pytest.approx([10 / 4 / (2 * math.sqrt(2)), 10 / 4])
-    assert cider(corpus)["CIDEr"][1] == pytest.approx([10 / 4 / math.sqrt(2), 10 / 4])
+    assert cider_d(corpus)["CIDEr-D"].per_image == pytest.approx([10 / 4 / (2 * math.sqrt(2)), 10 / 4])
+    assert cider(corpus)["CIDEr"].per_image == pytest.approx([10 / 4 / math.sqrt(2), 10 / 4])
 
 
 def test_length_is_penalised_in_bigrams():
@@ -96,21 +96,21 @@ def test_length_is_penalised_in_bigrams():
 
 @pytest.mark.parametrize("compute", [cider, cider_d])
 def test_one_image_scores_0_by_construction(compute):
-    [(value, per_image)] = compute(Corpus(("1",), [["a", "dog"]], [[["a", "dog"]]])).values()
-    assert (value, per_image) == (0, [0])
+    [ours] = compute(Corpus(("1",), [["a", "dog"]], [[["a", "dog"]]])).values()
+    assert (ours.value, ours.per_image) == (0, [0])
 
 
 @pytest.mark.parametrize("compute", [cider, cider_d])
 def test_no_words_score_0(compute, three_images):
     corpus = Corpus(three_images.image_ids, [[], [], []], [[[], ["a"]], [[]], three_images.references[2]])
-    [(value, per_image)] = compute(corpus).values()
-    assert (value, per_image) == (0, [0, 0, 0])
+    [ours] = compute(corpus).values()
+    assert (ours.value, ours.per_image) == (0, [0, 0, 0])
 
 
 def test_frequencies_counted_once_score_many_captions_of_an_image(three_images):
     """As self-critical training does: K samples of an image in one call, the end token a word like others."""
     frequencies = DocumentFrequencies(three_images.references)
-    of_corpus = cider_d(three_images)["CIDEr-D"][1]
+    of_corpus = cider_d(three_images)["CIDEr-D"].per_image
     for i, references in enumerate(three_images.references):
         scores = frequencies.cider_d(three_images.hypotheses, references)
         assert scores[i] == pytest.approx(of_corpus[i])
@@ -125,4 +125,4 @@ def test_frequencies_counted_once_score_many_captions_of_an_image(three_images):
 def test_ten_thousand_words():
     words = [str(i % 5_000) for i in range(10_000)]
     corpus = Corpus(("1", "2"), [words, ["cat"]], [[words], [["cat"]]])
-    assert cider_d(corpus)["CIDEr-D"][1] == pytest.approx([10, 2.5])
+    assert cider_d(corpus)["CIDEr-D"].per_image == pytest.approx([10, 2.5])

@@ -11,7 +11,7 @@ from pixtell.metrics.rouge import common_lengths, rouge_l
 
 def rouge(hypothesis: str, *references: str) -> float:
     corpus = Corpus(("1",), [hypothesis.split()], [[reference.split() for reference in references]])
-    return rouge_l(corpus)["ROUGE-L"][0]
+    return rouge_l(corpus)["ROUGE-L"].value
 
 
 def common_length_by_table(ours: list[str], theirs: list[str]) -> int:
@@ -24,9 +24,9 @@ def common_length_by_table(ours: list[str], theirs: list[str]) -> int:
 
 def test_equals_pycocoevalcap(corpus, reference_scores):
     [value], [per_image] = reference_scores(Rouge(), corpus)
-    ours, ours_per_image = rouge_l(corpus)["ROUGE-L"]
-    assert ours == pytest.approx(value, abs=1e-9)
-    assert ours_per_image == pytest.approx(per_image, abs=1e-9)
+    ours = rouge_l(corpus)["ROUGE-L"]
+    assert ours.value == pytest.approx(value, abs=1e-9)
+    assert ours.per_image == pytest.approx(per_image, abs=1e-9)
 
 
 def test_published_examples():

@@ -64,9 +64,9 @@ def score_captions(
     counts = f"refs:{corpus.references_per_image}|images:{len(corpus.image_ids)}"
     scores = {}
     for name in names:
-        value, per_image = values[name]
-        by_id = dict(zip(corpus.image_ids, per_image, strict=True))
-        scores[name] = Score(value, by_id, f"{name}|words:ptb|{counts}|pixtell:{_version()}")
+        found = values[name]
+        by_id = dict(zip(corpus.image_ids, found.per_image, strict=bool(found.per_image)))
+        scores[name] = Score(found.value, by_id, f"{name}|words:ptb|{counts}|pixtell:{_version()}")
     return scores
 
 

@@ -11,10 +11,12 @@ The two small constants are pycocoevalcap's (`bleu_scorer.py`): an image without
 near 1e-4, not 0.
 """
 
-import math
+import functools
 from collections.abc import Sequence
 
-from pixtell.metrics.corpus import Corpus, Values, Words
+import numpy as np
+
+from pixtell.metrics.corpus import Corpus, Floats, Values, Words
 from pixtell.metrics.ngrams import MAX_NGRAM, Ngram, count_ngrams
 
 _TINY, _SMALL = 1e-15, 1e-9
@@ -22,15 +24,24 @@ _TINY, _SMALL = 1e-15, 1e-9
 
 def bleu(corpus: Corpus) -> dict[str, Values]:
     """BLEU-1 to BLEU-4 of a corpus."""
-    names = [f"BLEU-{n}" for n in range(1, MAX_NGRAM + 1)]
-    per_image = []
-    total = [0] * (2 * MAX_NGRAM + 2)
-    for hypothesis, references in zip(corpus.hypotheses, corpus.references, strict=True):
-        counts = _count_matches(hypothesis, references)
-        total = [old + new for old, new in zip(total, counts, strict=True)]
-        per_image.append(_bleu_of_counts(counts))
-    of_corpus = _bleu_of_counts(total)
-    return {name: (of_corpus[n], [values[n] for values in per_image]) for n, name in enumerate(names)}
+    counts = np.array(
+        [
+            _count_matches(hypothesis, references)
+            for hypothesis, references in zip(corpus.hypotheses, corpus.references, strict=True)
+        ],
+        dtype=np.float64,
+    )  # (images, 10)
+    of_images = _bleu_of_counts(counts)
+    of_corpus = _bleu_of_counts(counts.sum(axis=0, keepdims=True))[0]
+    return {
+        f"BLEU-{n + 1}": Values(
+            value=float(of_corpus[n]),
+            per_image=of_images[:, n].tolist(),
+            statistics=counts,
+            combine=functools.partial(_bleu_of_order, n=n),
+        )
+        for n in range(MAX_NGRAM)
+    }
 
 
 def _count_matches(hypothesis: Words, references: Sequence[Words]) -> list[int]:
@@ -52,15 +63,16 @@ def _count_matches(hypothesis: Words, references: Sequence[Words]) -> list[int]:
     return [*matched, *possible, length, closest]
 
 
-def _bleu_of_counts(counts: Sequence[int]) -> list[float]:
-    """BLEU-1 to BLEU-4 from what `_count_matches` returns, of one image or summed over images."""
-    *ngrams, length, closest = counts
-    ratio = (length + _TINY) / (closest + _SMALL)
-    brevity = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
-    product, values = 1.0, []
-    for n, (matched, possible) in enumerate(
-        zip(ngrams[:MAX_NGRAM], ngrams[MAX_NGRAM:], strict=True), start=1
-    ):
-        product *= (matched + _TINY) / (possible + _SMALL)
-        values.append(brevity * product ** (1 / n))
+def _bleu_of_counts(counts: Floats) -> Floats:
+    """BLEU-1 to BLEU-4 (R, 4) from rows (R, 10) of what `_count_matches` returns, of an image or summed."""
+    matched, possible = counts[:, :MAX_NGRAM], counts[:, MAX_NGRAM:-2]
+    ratio = (counts[:, -2:-1] + _TINY) / (counts[:, -1:] + _SMALL)
+    brevity = np.exp(np.minimum(0.0, 1 - 1 / ratio))  # (R, 1)
+    products = np.cumprod((matched + _TINY) / (possible + _SMALL), axis=1)
+    values: Floats = brevity * products ** (1 / np.arange(1, MAX_NGRAM + 1))
+    return values
+
+
+def _bleu_of_order(counts: Floats, *, n: int) -> Floats:
+    values: Floats = _bleu_of_counts(counts)[:, n]
     return values

@@ -91,7 +91,7 @@ def _over_images(corpus: Corpus, score: Callable[[Sequence[Words], Sequence[Word
         score([hypothesis], references)[0]
         for hypothesis, references in zip(corpus.hypotheses, corpus.references, strict=True)
     ]
-    return sum(per_image) / len(per_image), per_image
+    return Values.mean_of(per_image)
 
 
 def _mean_similarity(

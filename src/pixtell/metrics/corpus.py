@@ -1,29 +1,63 @@
-"""Captions joined with their references, as words: what every metric reads.
+"""What every metric reads, captions joined with their references, and what it returns.
 
 In: hypotheses and references as text, by image id. Out: a `Corpus` of words, in the order of the
 hypotheses, or one sentence with all that does not match. It does not know the metrics.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from pixtell.errors import ScoringError
 from pixtell.metrics.ptb import ptb_words
 
 Words = Sequence[str]
-Values = tuple[float, list[float]]  # of the corpus, and of each image in its order
+Floats = npt.NDArray[np.float64]
 
 _SHOWN_IDS = 3
 
 
 @dataclass(frozen=True)
+class Values:
+    """What one metric says of a corpus.
+
+    value: of the whole corpus. per_image: in the corpus's order; empty where one image has no value of its
+    own, such as the size of a vocabulary.
+    statistics (images, S), combine (R, S) -> (R,): the corpus's value is `combine` of the statistics summed
+    over its images. So the value of any other choice of the same images takes one product and no scoring:
+    that is what intervals and tests need (significance.py). None where no sum gives the value.
+    """
+
+    value: float
+    per_image: list[float]
+    statistics: Floats | None = None
+    combine: Callable[[Floats], Floats] | None = None
+
+    @classmethod
+    def mean_of(cls, per_image: Sequence[float]) -> "Values":
+        """The usual case: the corpus's value is the mean over its images."""
+        statistics = np.array([per_image, np.ones(len(per_image))]).T  # (images, 2): value, count
+        return cls(sum(per_image) / len(per_image), list(per_image), statistics, _quotient)
+
+    @classmethod
+    def of_corpus(cls, value: float) -> "Values":
+        """A number that the corpus has and no single image."""
+        return cls(value, [])
+
+
+@dataclass(frozen=True)
 class Corpus:
-    """One hypothesis an image and its references, all as words."""
+    """One hypothesis an image and its references: as words, and as the text they were cut from (empty in a
+    corpus that was made of words)."""
 
     image_ids: tuple[str, ...]
     hypotheses: list[Words]
     references: list[list[Words]]
+    hypothesis_texts: Sequence[str] = ()
+    reference_texts: Sequence[Sequence[str]] = ()
 
     @classmethod
     def from_text(cls, hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> "Corpus":
@@ -33,6 +67,8 @@ class Corpus:
             image_ids=tuple(hypotheses),
             hypotheses=[ptb_words(caption) for caption in hypotheses.values()],
             references=[[ptb_words(caption) for caption in references[image_id]] for image_id in hypotheses],
+            hypothesis_texts=list(hypotheses.values()),
+            reference_texts=[references[image_id] for image_id in hypotheses],
         )
 
     @property
@@ -66,6 +102,12 @@ def check_pairs(
             f"Hypotheses and references do not match: {', '.join(found)}; give exactly one caption for each "
             "image that has references."
         )
+
+
+def _quotient(sums: Floats) -> Floats:
+    """Sums (R, 2) of values and of how many there are -> their means (R,)."""
+    quotient: Floats = sums[:, 0] / sums[:, 1]
+    return quotient
 
 
 def _count_ids(ids: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ def rouge_l(corpus: Corpus) -> dict[str, Values]:
         _rouge_of_image(hypothesis, references)
         for hypothesis, references in zip(corpus.hypotheses, corpus.references, strict=True)
     ]
-    return {"ROUGE-L": (sum(per_image) / len(per_image), per_image)}
+    return {"ROUGE-L": Values.mean_of(per_image)}
 
 
 def _rouge_of_image(hypothesis: Words, references: Sequence[Words]) -> float:
