@@ -20,11 +20,9 @@ BLEU = ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4"]
 
 
 def test_all_that_need_no_java_and_no_weights_are_the_default():
-    assert (
-        list(score_captions(HYPOTHESES, REFERENCES))
-        == [*BLEU, "ROUGE-L", "CIDEr-D", "CIDEr"]
-        == list(METRICS)
-    )
+    names = [*BLEU, "ROUGE-L", "CIDEr-D", "CIDEr", "noun-recall", "length", "bad-endings"]
+    names += ["distinct", "distinct-1", "distinct-2", "vocabulary"]
+    assert list(score_captions(HYPOTHESES, REFERENCES)) == names == list(METRICS)
 
 
 @pytest.mark.parametrize(
@@ -45,12 +43,13 @@ def test_names_in_any_case_give_metrics_in_one_order(names, meant):
 
 def test_an_unknown_metric_lists_those_there_are():
     with pytest.raises(ScoringError) as caught:
-        score_captions(HYPOTHESES, REFERENCES, ["bleu-5", "meteor", "cider"])
+        score_captions(HYPOTHESES, REFERENCES, ["bleu-5", "rogue", "cider"])
     assert str(caught.value) == (
-        "Unknown metric 'bleu-5', 'meteor'; choose from bleu, BLEU-1, BLEU-2, BLEU-3, BLEU-4, ROUGE-L, "
-        "CIDEr-D, CIDEr."
+        "Unknown metric 'bleu-5', 'rogue'; choose from bleu, BLEU-1, BLEU-2, BLEU-3, BLEU-4, ROUGE-L, "
+        "CIDEr-D, CIDEr, noun-recall, length, bad-endings, distinct, distinct-1, distinct-2, vocabulary, "
+        "novel."
     )
-    with pytest.raises(ScoringError, match=r"No metric is named; choose from bleu, BLEU-1, .*CIDEr\."):
+    with pytest.raises(ScoringError, match=r"No metric is named; choose from bleu, BLEU-1, .*novel\."):
         score_captions(HYPOTHESES, REFERENCES, [])
 
 
@@ -103,9 +102,10 @@ def test_nothing_to_score_is_one_sentence():
 def test_a_caption_without_words_scores_next_to_nothing_and_breaks_nothing():
     """A model at the start of its training may end at once."""
     scores = score_captions(HYPOTHESES | {"dog": "...", "cat": ""}, REFERENCES)
-    for score in scores.values():
-        assert score.per_image["dog"] == score.per_image["cat"] == 0
+    for name, score in scores.items():
         assert math.isfinite(score.value)
+        if score.per_image and name != "bad-endings":
+            assert score.per_image["dog"] == score.per_image["cat"] == 0
 
 
 def test_captions_in_other_scripts_and_very_long_ones():
@@ -123,12 +123,18 @@ def test_captions_in_other_scripts_and_very_long_ones():
 
 
 def test_results_are_what_the_file_holds():
-    results = results_json({"BLEU-1": Score(0.5, {"a": 0.5}, "BLEU-1|...")}, num_images=1)
-    assert results == {
-        "scores": {"BLEU-1": {"value": 0.5, "per_image": {"a": 0.5}, "signature": "BLEU-1|..."}},
-        "num_images": 1,
-    }
-    assert json.loads(json.dumps(results_json(score_captions(HYPOTHESES, REFERENCES), num_images=3)))
+    results = results_json(
+        {
+            "BLEU-1": Score(0.5, {"a": 0.5}, "BLEU-1|...", (0.4, 0.6)),
+            "noun-recall": Score(math.nan, {}, "..."),
+        },
+        num_images=1,
+    )
+    bleu = {"value": 0.5, "per_image": {"a": 0.5}, "interval": [0.4, 0.6], "signature": "BLEU-1|..."}
+    nouns = {"value": None, "per_image": {}, "interval": None, "signature": "..."}
+    assert results == {"scores": {"BLEU-1": bleu, "noun-recall": nouns}, "num_images": 1}
+    no_nan = json.dumps(results_json(score_captions(HYPOTHESES, REFERENCES), num_images=3), allow_nan=False)
+    assert json.loads(no_nan)["num_images"] == 3
 
 
 def test_tiny_sets_are_warned_of():

@@ -1,25 +1,38 @@
-"""Text -> scores: BLEU, ROUGE-L, CIDEr-D and CIDEr over PTB words.
+"""Text -> scores: n-gram metrics over PTB words, numbers about captions, and metrics that need tables, jars
+or a CLIP.
 
 In: one hypothesis and its references for each image id. Out: a `Score` a metric. A new metric is one file
-and one line in `METRICS`. No torch, no models, no Java.
+and one line in `METRICS`, or in `PREPARED` where it needs more than captions. No torch, no models.
 """
 
-import importlib.metadata
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from pixtell.errors import ScoringError
 from pixtell.metrics.bleu import bleu
 from pixtell.metrics.cider import cider, cider_d
 from pixtell.metrics.corpus import Corpus, Values
+from pixtell.metrics.diversity import bad_endings, length, noun_recall, variety
 from pixtell.metrics.rouge import rouge_l
+from pixtell.metrics.scores import Score, results_json, score_differences, scores_of
+from pixtell.metrics.sources import PREPARED, Metric, Sources
 
-__all__ = ["METRICS", "Score", "metric_names", "results_json", "score_captions", "warnings_for"]
+__all__ = [
+    "METRICS",
+    "PREPARED",
+    "Score",
+    "Scorer",
+    "Sources",
+    "human_scores",
+    "metric_names",
+    "results_json",
+    "score_captions",
+    "score_differences",
+    "warnings_for",
+]
 
 # Name on output -> what computes it. One function may compute several metrics; it then runs once.
-METRICS: dict[str, Callable[[Corpus], dict[str, Values]]] = {
+METRICS: dict[str, Metric] = {
     "BLEU-1": bleu,
     "BLEU-2": bleu,
     "BLEU-3": bleu,
@@ -27,63 +40,101 @@ METRICS: dict[str, Callable[[Corpus], dict[str, Values]]] = {
     "ROUGE-L": rouge_l,
     "CIDEr-D": cider_d,
     "CIDEr": cider,
+    "noun-recall": noun_recall,
+    "length": length,
+    "bad-endings": bad_endings,
+    "distinct": variety,
+    "distinct-1": variety,
+    "distinct-2": variety,
+    "vocabulary": variety,
 }
 
 _FEW_IMAGES = 50  # document frequencies from fewer say little
 
 
-@dataclass(frozen=True)
-class Score:
-    """One metric over a set of captions.
+class Scorer:
+    """Metrics that are ready: names are known, and what they need is there."""
 
-    signature: the settings that make two values comparable, such as
-    'CIDEr-D|words:ptb|refs:5|images:1000|pixtell:0.1.0'.
-    """
+    def __init__(self, metrics: Sequence[str] | None = None, sources: Sources | None = None) -> None:
+        """metrics: names as `metric_names` takes them; None: all that need nothing or whose source is given.
 
-    value: float
-    per_image: dict[str, float]
-    signature: str
+        Raises: ScoringError for an unknown metric, or one whose source is missing or unusable.
+        """
+        sources = sources or Sources()
+        self.names = metric_names(metrics, sources)
+        prepares = dict.fromkeys(PREPARED[name].prepare for name in self.names if name in PREPARED)
+        self._compute: dict[Metric, None] = dict.fromkeys(
+            [METRICS[name] for name in self.names if name in METRICS]
+            + [prepare(sources) for prepare in prepares]
+        )
+
+    def score(
+        self, hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]
+    ) -> dict[str, Score]:
+        """As `score_captions`; a metric that has no value on these captions is left out.
+
+        Raises: ScoringError for ids that do not match, or where no metric has a value.
+        """
+        corpus = Corpus.from_text(hypotheses, references)
+        values: dict[str, Values] = {}
+        for compute in self._compute:
+            values |= compute(corpus)
+        found = {name: values[name] for name in self.names if name in values}
+        if not found:
+            raise ScoringError(
+                f"{', '.join(self.names)} of these captions has no value; ask for other metrics too."
+            )
+        return scores_of(corpus, found)
 
 
 def score_captions(
     hypotheses: Mapping[str, str],
     references: Mapping[str, Sequence[str]],
     metrics: Sequence[str] | None = None,
+    sources: Sources | None = None,
 ) -> dict[str, Score]:
     """Score one caption an image against the image's references.
 
-    metrics: names as `metric_names` takes them; None: all that need no Java and no weights. An empty
-    hypothesis scores next to nothing. Scores come in the order of `METRICS`.
-    Raises: ScoringError for an unknown metric or ids that do not match, all of them in one sentence.
+    metrics: names as `metric_names` takes them; None: all that need nothing or whose source is given. Scores
+    come in the order of `METRICS`, then of `PREPARED`; an empty hypothesis scores next to nothing.
+    Raises: ScoringError for an unknown metric, a missing source, or ids that do not match, all of them in one
+    sentence.
     """
-    names = metric_names(metrics)
-    corpus = Corpus.from_text(hypotheses, references)
-    values: dict[str, Values] = {}
-    for compute in dict.fromkeys(METRICS[name] for name in names):
-        values |= compute(corpus)
-    counts = f"refs:{corpus.references_per_image}|images:{len(corpus.image_ids)}"
-    scores = {}
-    for name in names:
-        found = values[name]
-        by_id = dict(zip(corpus.image_ids, found.per_image, strict=bool(found.per_image)))
-        scores[name] = Score(found.value, by_id, f"{name}|words:ptb|{counts}|pixtell:{_version()}")
-    return scores
+    return Scorer(metrics, sources).score(hypotheses, references)
 
 
-def metric_names(metrics: Sequence[str] | None = None) -> list[str]:
-    """The metrics that these names mean, in the order of `METRICS`; case does not matter, 'bleu' is all four.
+def metric_names(metrics: Sequence[str] | None = None, sources: Sources | None = None) -> list[str]:
+    """The metrics that these names mean, in the order of `METRICS` and `PREPARED`; case does not matter,
+    'bleu' is all four.
 
+    metrics: None: all that need nothing or whose source is in `sources`.
     Raises: ScoringError for a name that means none, with those there are.
     """
     if metrics is None:
-        return list(METRICS)
+        given = sources or Sources()
+        return [*METRICS, *(name for name, metric in PREPARED.items() if metric.is_given(given))]
     wanted = {name.strip().lower() for name in metrics}
-    known = {name: {name.lower(), re.sub(r"-\d$", "", name.lower())} for name in METRICS}
+    known = {name: {name.lower(), re.sub(r"-\d$", "", name.lower())} for name in (*METRICS, *PREPARED)}
     unknown = wanted.difference(*known.values())
     if unknown or not wanted:
         what = f"Unknown metric {', '.join(map(repr, sorted(unknown)))}" if unknown else "No metric is named"
-        raise ScoringError(f"{what}; choose from bleu, {', '.join(METRICS)}.")
-    return [name for name in METRICS if known[name] & wanted]
+        raise ScoringError(f"{what}; choose from bleu, {', '.join(known)}.")
+    return [name for name in known if known[name] & wanted]
+
+
+def human_scores(references: Mapping[str, Sequence[str]], names: Sequence[str]) -> dict[str, Score]:
+    """The yardstick: each image's first reference scored as a hypothesis against its others.
+
+    names: metrics; those that need more than captions are left out. Images with one reference are, too; where
+    no other is left, so is the yardstick: {}.
+    """
+    several = {image_id: captions for image_id, captions in references.items() if len(captions) > 1}
+    names = [name for name in names if name in METRICS]
+    if not several or not names:
+        return {}
+    first = {image_id: captions[0] for image_id, captions in several.items()}
+    others = {image_id: captions[1:] for image_id, captions in several.items()}
+    return score_captions(first, others, names)
 
 
 def warnings_for(scores: Mapping[str, Score]) -> list[str]:
@@ -98,21 +149,3 @@ def warnings_for(scores: Mapping[str, Score]) -> list[str]:
         f"{' and '.join(ciders)} over {num_images} images says little, for a word weighs by how few images "
         f"have it; score {_FEW_IMAGES} or more together."
     ]
-
-
-def results_json(scores: Mapping[str, Score], *, num_images: int) -> dict[str, Any]:
-    """The scores as the results file holds them."""
-    return {
-        "scores": {
-            name: {"value": score.value, "per_image": score.per_image, "signature": score.signature}
-            for name, score in scores.items()
-        },
-        "num_images": num_images,
-    }
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("pixtell")
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree that was never installed
-        return "unknown"

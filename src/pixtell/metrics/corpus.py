@@ -29,12 +29,15 @@ class Values:
     statistics (images, S), combine (R, S) -> (R,): the corpus's value is `combine` of the statistics summed
     over its images. So the value of any other choice of the same images takes one product and no scoring:
     that is what intervals and tests need (significance.py). None where no sum gives the value.
+    per_image may hold nan for an image without a value. settings: what else the value depends on, for the
+    score's signature.
     """
 
     value: float
     per_image: list[float]
     statistics: Floats | None = None
     combine: Callable[[Floats], Floats] | None = None
+    settings: str = "words:ptb"
 
     @classmethod
     def mean_of(cls, per_image: Sequence[float]) -> "Values":
@@ -96,7 +99,7 @@ def check_pairs(
         "with more than one hypothesis": [image_id for image_id, count in counts.items() if count > 1],
         "with an empty hypothesis": list(empty_ids),
     }
-    found = [f"{_count_ids(ids)} {problem} ({_first_ids(ids)})" for problem, ids in problems.items() if ids]
+    found = [f"{count_ids(ids)} {problem} ({first_ids(ids)})" for problem, ids in problems.items() if ids]
     if found:
         raise ScoringError(
             f"Hypotheses and references do not match: {', '.join(found)}; give exactly one caption for each "
@@ -110,9 +113,11 @@ def _quotient(sums: Floats) -> Floats:
     return quotient
 
 
-def _count_ids(ids: Sequence[str]) -> str:
+def count_ids(ids: Sequence[str]) -> str:
+    """'1 image', '1,000 images': for a sentence."""
     return f"{len(ids):,} image{'' if len(ids) == 1 else 's'}"
 
 
-def _first_ids(ids: Sequence[str]) -> str:
+def first_ids(ids: Sequence[str]) -> str:
+    """The first three ids, for a sentence."""
     return ", ".join(ids[:_SHOWN_IDS]) + (", ..." if len(ids) > _SHOWN_IDS else "")
