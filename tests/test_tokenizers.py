@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixtell.errors import CheckpointError, DatasetError
+from pixtell.errors import CheckpointError, DatasetError, EncoderError
 from pixtell.tokenizers import (
     TOKENIZERS,
+    ClipTokenizer,
     Gpt2Tokenizer,
     Tokenizer,
     WordTokenizer,
@@ -217,3 +218,106 @@ def test_flickr8k_has_about_2900_words(flickr8k_dir: Path) -> None:
     assert 2_800 < tokenizer.vocab_size < 3_000
     token_ids = [token_id for caption in captions for token_id in tokenizer.encode(caption)]
     assert token_ids.count(tokenizer.unk_id) < 0.03 * len(token_ids)
+
+
+# ---- CLIP's
+
+
+def write_clip_merges(directory: Path) -> None:
+    """CLIP's vocabulary in small: 256 bytes, the same at the end of a word, four merges, bos and eos."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    letters = sorted(ByteLevel.alphabet())
+    merged = ["do", "dog</w>", "'s</w>", "un"]
+    pieces = [*letters, *(f"{letter}</w>" for letter in letters), *merged, "<|startoftext|>", "<|endoftext|>"]
+    (directory / "vocab.json").write_text(json.dumps({piece: index for index, piece in enumerate(pieces)}))
+    (directory / "merges.txt").write_text("#version: 0.2\nd o\ndo g</w>\n' s</w>\nu n\n")
+
+
+HARD_TEXTS = [
+    *CAPTIONS,
+    "",
+    " \t\n",
+    "a  dog\r\n\u2028runs\u00a0on\u3000",
+    "CAFÉ cafe\u0301 ÀÉÎ Straße İstanbul",
+    "🐕 two 👩‍👩‍👧 犬が走る \u200b हिन्दी",
+    "a &lt;b&gt; &amp;amp; &#39;dog&#39;",
+    "it's 2024's, WE'LL don't o'clock'll",
+    "dog<|endoftext|>dog <|StartOfText|>",
+    "un" * 300,
+    "the dog runs " * 300,
+    "\x00\x07\x0b \ufeff dog",
+]
+
+
+@pytest.fixture(scope="module")
+def clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("clip-tokenizer")
+    write_clip_merges(directory)
+    return directory
+
+
+@pytest.mark.parametrize("files", ["vocab.json and merges.txt", "tokenizer.json"])
+def test_clip_ids_equal_those_of_transformers(files: str, clip_dir: Path, tmp_path: Path) -> None:
+    from transformers import CLIPTokenizer
+
+    reference = CLIPTokenizer.from_pretrained(clip_dir)
+    if files == "tokenizer.json":
+        reference.save_pretrained(tmp_path)
+        assert not (tmp_path / "vocab.json").exists()
+        clip_dir = tmp_path
+    for max_length in (77, 8):
+        tokenizer = ClipTokenizer.load(clip_dir, max_length=max_length)
+        assert (tokenizer.bos_id, tokenizer.eos_id) == (reference.bos_token_id, reference.eos_token_id)
+        assert tokenizer.vocab_size == len(reference)
+        settings = {"truncation": True, "max_length": max_length}
+        for text in HARD_TEXTS:
+            assert tokenizer.encode(text) == reference(text, **settings)["input_ids"], text
+        padded = reference(HARD_TEXTS, padding=True, **settings)["input_ids"]
+        assert tokenizer.encode_batch(HARD_TEXTS) == padded
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_any_text_has_the_ids_of_transformers(clip_dir: Path, text: str) -> None:
+    from transformers import CLIPTokenizer
+
+    expected = CLIPTokenizer.from_pretrained(clip_dir)(text, truncation=True, max_length=77)["input_ids"]
+    assert ClipTokenizer.load(clip_dir).encode(text) == expected
+
+
+def test_clip_keeps_bos_and_eos_whatever_the_length(clip_dir: Path) -> None:
+    tokenizer = ClipTokenizer.load(clip_dir)
+    for text in HARD_TEXTS:
+        token_ids = tokenizer.encode(text)
+        assert 2 <= len(token_ids) <= 77
+        assert (token_ids[0], token_ids[-1]) == (tokenizer.bos_id, tokenizer.eos_id)
+    assert len(tokenizer.encode("a dog " * 60)) == 77
+    assert tokenizer.encode_batch([]) == []
+    assert tokenizer.encode("a \ud83d dog") == tokenizer.encode("a ? dog")
+
+
+def spoil_json(directory: Path) -> None:
+    (directory / "tokenizer.json").write_text('{"model": {"type": "Unigram", "vocab": []}}')
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (cut_tokenizer_json, r"tokenizer\.json is not JSON \(.+\); it may be cut short: make it again\.$"),
+        (spoil_json, r"tokenizer\.json is no CLIP tokenizer \('merges'\): fetch the file again\.$"),
+        (lose_merges, r"vocab\.json is no CLIP tokenizer \(.+\): fetch the file again\.$"),
+        (write_merges, r"^The tokenizer has no token <\|startoftext\|>: take the files of a CLIP\.$"),
+        (
+            lambda _: None,
+            r"holds no CLIP tokenizer: put tokenizer\.json there, or vocab\.json and merges\.txt\.$",
+        ),
+    ],
+    ids=["cut", "another model", "no merges", "of GPT-2", "nothing"],
+)
+def test_files_that_are_no_clip_tokenizer(
+    tmp_path: Path, damage: Callable[[Path], None], sentence: str
+) -> None:
+    damage(tmp_path)
+    with pytest.raises(EncoderError, match=sentence) as error:
+        ClipTokenizer.load(tmp_path)
+    assert "\n" not in str(error.value)

@@ -3,7 +3,8 @@
 In: a caption. Out: a list of ids, and back. A tokenizer knows neither models nor batches: ids carry no bos,
 and whoever trains appends `eos_id` and pads.
 
-Two kinds: `word` counts the words of one's own captions, `gpt2` is GPT-2's byte-pair encoding.
+Two kinds: `word` counts the words of one's own captions, `gpt2` is GPT-2's byte-pair encoding. Apart from
+them, `ClipTokenizer` serves text towers, which only read: it adds bos and eos, cuts and pads.
 """
 
 import re
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
-from pixtell.errors import CheckpointError, DatasetError
+from pixtell.errors import CheckpointError, DatasetError, EncoderError
 from pixtell.files import read_json, write_json, write_text
 
 if TYPE_CHECKING:
@@ -226,3 +227,82 @@ def load_tokenizer(directory: Path, kind: str) -> Tokenizer:
             f"There is no tokenizer {kind!r}: the kinds are {', '.join(sorted(TOKENIZERS))}."
         )
     return TOKENIZERS[kind].load(directory)
+
+
+class ClipTokenizer:
+    """CLIP's byte-pair encoding of lower-case text, as transformers' CLIPTokenizer has it: NFC, white space
+    made one space; no HTML entity is resolved and nothing else repaired, as openai/CLIP's own would.
+
+    vocabulary, merges: of a byte-level BPE whose words end in "</w>". max_length: the tower's positions.
+    Reference: Radford et al. 2021, section 2.4; openai/CLIP simple_tokenizer.py.
+    """
+
+    _bos = "<|startoftext|>"
+    _eos = "<|endoftext|>"
+    _word = r"<\|(?:start|end)oftext\|>|'(?:s|t|re|ve|m|ll|d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+
+    def __init__(
+        self, *, vocabulary: dict[str, int], merges: list[tuple[str, str]], max_length: int = 77
+    ) -> None:
+        from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
+        from tokenizers import Tokenizer as Bpe
+
+        if missing := [token for token in (self._bos, self._eos) if token not in vocabulary]:
+            raise EncoderError(f"The tokenizer has no token {missing[0]}: take the files of a CLIP.")
+        bpe = Bpe(models.BPE(vocabulary, merges, unk_token=self._eos, end_of_word_suffix="</w>"))
+        bpe.normalizer = normalizers.Sequence(
+            [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+        )
+        bpe.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(self._word), behavior="removed", invert=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False),
+            ]
+        )
+        bpe.add_special_tokens([AddedToken(token, special=True) for token in (self._bos, self._eos)])
+        self._bpe = bpe
+        self.max_length = max_length
+        self.vocab_size: int = bpe.get_vocab_size(with_added_tokens=True)
+        self.bos_id = vocabulary[self._bos]
+        self.eos_id = vocabulary[self._eos]
+
+    @classmethod
+    def load(cls, directory: Path, *, max_length: int = 77) -> Self:
+        """Read `tokenizer.json`, or `vocab.json` and `merges.txt` where that is absent.
+
+        Raises: EncoderError where neither is there or they are no CLIP's.
+        """
+        from tokenizers import models
+
+        path = directory / "tokenizer.json"
+        try:
+            if path.exists():
+                model = read_json(path, EncoderError)["model"]
+                pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+                merges = [(first, second) for first, second in pairs]
+                return cls(vocabulary=model["vocab"], merges=merges, max_length=max_length)
+            path = directory / "vocab.json"
+            if path.exists():
+                vocabulary, merges = models.BPE.read_file(str(path), str(directory / "merges.txt"))
+                return cls(vocabulary=vocabulary, merges=merges, max_length=max_length)
+        except EncoderError:
+            raise
+        except Exception as cause:  # whatever the package or a JSON of another shape raises
+            reason = (str(cause) or type(cause).__name__).splitlines()[0]
+            raise EncoderError(f"{path} is no CLIP tokenizer ({reason}): fetch the file again.") from cause
+        raise EncoderError(
+            f"{directory} holds no CLIP tokenizer: put tokenizer.json there, or vocab.json and merges.txt."
+        )
+
+    def encode(self, text: str) -> list[int]:
+        """bos, the text, eos: `max_length` ids at most, the end of the text cut, eos kept."""
+        clean = text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate becomes "?"
+        token_ids: list[int] = self._bpe.encode(clean, add_special_tokens=False).ids
+        return [self.bos_id, *token_ids[: self.max_length - 2], self.eos_id]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """As `encode`, padded on the right to the longest with eos: text towers read at its first place,
+        whether they look for the id itself or, as CLIPs saved before 2023 do, for the largest id."""
+        rows = [self.encode(text) for text in texts]
+        length = max(map(len, rows), default=0)
+        return [row + [self.eos_id] * (length - len(row)) for row in rows]

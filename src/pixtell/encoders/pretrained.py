@@ -82,8 +82,12 @@ def read_config(directory: Path) -> Any:
         ) from cause
 
 
-def load_model(directory: Path, class_name: str, config: Any) -> tuple[Any, list[str]]:
+def load_model(
+    directory: Path, class_name: str, config: Any, *, main_input: str = "pixel_values"
+) -> tuple[Any, list[str]]:
     """The frozen model that this class of transformers makes of `directory`, and the keys without weights.
+
+    main_input: what the model reads; "input_ids" for a text tower.
 
     Raises:
         EncoderError: no vision model, no weights, weights that are cut short or of other shapes.
@@ -110,7 +114,7 @@ def load_model(directory: Path, class_name: str, config: Any) -> tuple[Any, list
         raise EncoderError(
             f"the weights in {directory} cannot be loaded ({reason}): save or download the model again."
         ) from cause
-    if model.main_input_name != "pixel_values":
+    if model.main_input_name != main_input:
         raise EncoderError(
             f"{directory} holds a {type(model).__name__}, which is not a vision model: give another."
         )
