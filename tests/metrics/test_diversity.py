@@ -76,7 +76,9 @@ def test_noun_recall_asks_for_what_two_references_name():
 
 
 def test_a_noun_is_one_in_the_plural_and_by_another_name():
-    assert nouns_of("men women children people puppies benches t-shirts leaves".split()) == {
+    assert nouns_of(
+ ["men", "women", "children", "people", "puppies", "benches", "t-shirts", "leaves"]
+) == {
         "man", "woman", "child", "person", "puppy", "bench", "shirt", "leaf",
     }  # fmt: skip
     assert nouns_of(["playing", "red", "a"]) == set()

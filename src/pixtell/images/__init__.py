@@ -4,6 +4,7 @@
     jpeg.py         JPEG bytes -> image without Pillow; EXIF orientation
     preprocess.py   image -> the pixels an encoder wants
     loading.py      many sources -> resized images, in order, on threads
+    thumbnails.py   many sources -> small WebP files, for pages
 
 It knows no encoder, data set or feature. Pillow is imported only for what simplejpeg cannot do.
 """
@@ -11,6 +12,7 @@ It knows no encoder, data set or feature. Pillow is imported only for what simpl
 from pixtell.images.loading import load_images, map_in_order
 from pixtell.images.preprocess import Preprocess
 from pixtell.images.reading import MAX_IMAGE_PIXELS, ImageSource, load_image, read_image_bytes
+from pixtell.images.thumbnails import make_thumbnails
 
 __all__ = [
     "MAX_IMAGE_PIXELS",
@@ -18,6 +20,7 @@ __all__ = [
     "Preprocess",
     "load_image",
     "load_images",
+    "make_thumbnails",
     "map_in_order",
     "read_image_bytes",
 ]

@@ -23,6 +23,7 @@ __all__ = [
     "Score",
     "Scorer",
     "Sources",
+    "describe_captions",
     "human_scores",
     "metric_names",
     "results_json",
@@ -48,6 +49,9 @@ METRICS: dict[str, Metric] = {
     "distinct-2": variety,
     "vocabulary": variety,
 }
+
+# Those that look at captions alone.
+WITHOUT_REFERENCES = ("length", "bad-endings", "distinct", "distinct-1", "distinct-2", "vocabulary")
 
 _FEW_IMAGES = 50  # document frequencies from fewer say little
 
@@ -101,6 +105,15 @@ def score_captions(
     sentence.
     """
     return Scorer(metrics, sources).score(hypotheses, references)
+
+
+def describe_captions(hypotheses: Mapping[str, str]) -> dict[str, Score]:
+    """The metrics that need no references, of captions by image id, at least one."""
+    corpus = Corpus.without_references(hypotheses)
+    values: dict[str, Values] = {}
+    for compute in dict.fromkeys(METRICS[name] for name in WITHOUT_REFERENCES):
+        values |= compute(corpus)
+    return scores_of(corpus, values)
 
 
 def metric_names(metrics: Sequence[str] | None = None, sources: Sources | None = None) -> list[str]:

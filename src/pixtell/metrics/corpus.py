@@ -74,6 +74,16 @@ class Corpus:
             reference_texts=[references[image_id] for image_id in hypotheses],
         )
 
+    @classmethod
+    def without_references(cls, hypotheses: Mapping[str, str]) -> "Corpus":
+        """For metrics of captions alone."""
+        return cls(
+            image_ids=tuple(hypotheses),
+            hypotheses=[ptb_words(caption) for caption in hypotheses.values()],
+            references=[[] for _ in hypotheses],
+            hypothesis_texts=list(hypotheses.values()),
+        )
+
     @property
     def references_per_image(self) -> str:
         """'5', or '4-5' where images differ."""

@@ -14,8 +14,8 @@ _REGULAR = """
     cart cat chair child city cliff climber clock coat collar computer costume couch counter court cow crowd
     cup cyclist desk dock dog door dress ear elephant eye face family fence field fire fish flag floor flower
     food football forest fork fountain frisbee fruit garden giraffe girl glove goal goat goggle grass
-    greyhound ground guitar guy hair hand harness hat helmet hill hockey horse house hurdle ice jacket jean jersey
-    kayak keyboard kid kitchen kite lady lake lamp laptop leaf leash leg man microphone mirror
+    greyhound ground guitar guy hair hand harness hat helmet hill hockey horse house hurdle ice jacket jean
+    jersey kayak keyboard kid kitchen kite lady lake lamp laptop leaf leash leg man microphone mirror
     motorcycle mountain mouth mud net nose ocean oven pant park path person phone picture pillow pizza
     plane plant plate player playground pole pond pool puddle puppy race racket raft ramp rider river road
     rock room rope sand sandwich scarf scooter sea sheep shelf shirt shoe shop shore sidewalk sign sink

@@ -68,7 +68,8 @@ def score_differences(first: Mapping[str, Score], second: Mapping[str, Score]) -
             )
         if first[name].image_ids != second[name].image_ids:
             raise ScoringError(
-                f"{name} of the two systems is of different images, or of another order; score both on the same."
+                f"{name} of the two systems is of different images, or of another order; score both on the "
+                "same."
             )
     return differences_of(
         {name: values for name in names if (values := first[name].values)},
