@@ -62,6 +62,7 @@ UNITS: dict[str, Unit] = {
     "converters": Unit(4),
     # composer one, and pictures of results
     "captioner": Unit(5),
+    "embedder": Unit(5, only=names("encoders images tokenizers")),
     "reports": Unit(5, only=names("metrics")),
     # jobs: training takes `evaluate` as a callable
     "training": Unit(6),
@@ -69,6 +70,7 @@ UNITS: dict[str, Unit] = {
     "explain": Unit(6),
     "search": Unit(6),
     "bulk": Unit(6),
+    "comparison": Unit(6),
     # doors
     "serving": Unit(7, same_row=names("__init__")),
     "cli": Unit(7, same_row=names("__init__ cli_options terminal serving")),

@@ -1,0 +1,146 @@
+"""Images and texts -> embeddings in the joint space of a CLIP.
+
+In: paths, bytes, arrays or Pillow images, and sentences. Out: arrays (n, F), unnormalised, on the CPU. It
+knows the whole order, as `captioner.py` does for captions, and not what embeddings are for: CLIPScore, search
+and rewards stand above it.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pixtell.devices import Placement, choose_placement
+from pixtell.encoders import Encoder, load_encoder, parse_encoder, weights_sha256
+from pixtell.encoders.clip_text import ClipTextEncoder, load_clip_text
+from pixtell.errors import EncoderError, OptionError, ScoringError
+from pixtell.images import ImageSource, load_images
+
+Embeddings: TypeAlias = npt.NDArray[np.float32]
+
+
+class Embedder:
+    """Both towers of a CLIP, ready to embed. batch_size: images or texts that go through a tower at once."""
+
+    def __init__(
+        self,
+        *,
+        encoder: Encoder,
+        text_encoder: ClipTextEncoder,
+        placement: Placement,
+        batch_size: int = 32,
+    ) -> None:
+        if batch_size < 1:
+            raise OptionError(f"--batch-size {batch_size} is not above zero; give a number such as 32.")
+        self.encoder = encoder
+        self.text_encoder = text_encoder
+        self.placement = placement
+        self.batch_size = batch_size
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, device: str = "auto", dtype: str = "auto", batch_size: int = 32
+    ) -> "Embedder":
+        """Whatever `parse_encoder` takes for a whole CLIP: its directory or hub id, or a checkpoint over it.
+
+        device, dtype: as `devices.choose_placement` takes them; "auto" is fp32, as CLIPScore wants it.
+        Raises: EncoderError where that is no whole CLIP or it is damaged; DownloadError; OptionError for a
+        device or dtype that this machine lacks.
+        """
+        placement = choose_placement(device, dtype)
+        spec = parse_encoder(str(source))
+        if spec.kind != "clip":
+            raise EncoderError(
+                f"the encoder {str(source)!r} is of kind {spec.kind!r} and cannot read texts: give the "
+                "directory or hub id of a CLIP, like openai/clip-vit-base-patch32."
+            )
+        if spec.output != "embedding":  # a checkpoint's; its hash is that of the tower without projection
+            spec = replace(spec, output="embedding", sha256=None)
+        text_encoder = load_clip_text(spec)
+        encoder = load_encoder(spec)
+        return cls(
+            encoder=encoder.to(placement.device, placement.dtype),
+            text_encoder=text_encoder.to(placement.device, placement.dtype),
+            placement=placement,
+            batch_size=batch_size,
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all that changes an embedding: both towers as they are held, and the preprocess."""
+        parts = [
+            self.encoder.fingerprint,
+            weights_sha256(self.text_encoder),
+            json.dumps(self.encoder.preprocess.to_json(), sort_keys=True),
+        ]
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """For people and signatures, such as "openai/clip-vit-base-patch32@1f0c9a3e"; other weights, another
+        name."""
+        return f"{self.encoder.name}@{self.fingerprint[:8]}"
+
+    @torch.inference_mode()
+    def images(self, images: Sequence[ImageSource]) -> Embeddings:
+        """Embeddings (n, F), in order. Raises: ImageError for the first image that cannot be read."""
+        loaded = load_images(images, self.encoder.preprocess)
+        parts = [self._empty()]
+        for batch in iter(lambda: list(islice(loaded, self.batch_size)), []):
+            pixels = self.encoder.preprocess.normalise(torch.stack(batch).to(self.placement.device))
+            parts.append(_to_numpy(self.encoder(pixels.to(self.placement.dtype))))  # (B, F)
+        return np.concatenate(parts)
+
+    @torch.inference_mode()
+    def texts(self, texts: Sequence[str]) -> Embeddings:
+        """Embeddings (n, F), in order. What goes past the text tower's positions, 77 in most, is cut."""
+        embeddings = np.empty((len(texts), self._empty().shape[1]), np.float32)
+        # Texts of like length together: a batch is as long as its longest.
+        for rows in self._batches(sorted(range(len(texts)), key=lambda row: len(texts[row]))):
+            text_ids = self.text_encoder.tokenizer.encode_batch([texts[row] for row in rows])
+            embedded = self.text_encoder(torch.tensor(text_ids, device=self.placement.device))  # (B, F)
+            embeddings[rows] = _to_numpy(embedded)
+        return embeddings
+
+    def _batches(self, rows: list[int]) -> Iterator[list[int]]:
+        return (rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size))
+
+    def _empty(self) -> Embeddings:
+        return np.empty((0, *self.encoder.feature_shape), np.float32)  # (0, F)
+
+
+class EmbedderById:
+    """An Embedder whose images have ids, as metrics ask for them."""
+
+    def __init__(self, embedder: Embedder, images: Mapping[str, ImageSource]) -> None:
+        self.embedder = embedder
+        self.sources = images
+
+    @property
+    def name(self) -> str:
+        return self.embedder.name
+
+    def images(self, image_ids: Sequence[str]) -> Embeddings:
+        """Embeddings (n, F), in order. Raises: ScoringError for ids without an image; ImageError."""
+        if missing := [image_id for image_id in image_ids if image_id not in self.sources]:
+            raise ScoringError(
+                f"{len(missing):,} of {len(image_ids):,} ids have no image ({', '.join(missing[:3])}"
+                f"{', ...' if len(missing) > 3 else ''}): give the folder that has the image of each caption."
+            )
+        return self.embedder.images([self.sources[image_id] for image_id in image_ids])
+
+    def texts(self, texts: Sequence[str]) -> Embeddings:
+        return self.embedder.texts(texts)
+
+
+def _to_numpy(embeddings: torch.Tensor) -> Embeddings:
+    array: Embeddings = embeddings.float().cpu().numpy()
+    return array
