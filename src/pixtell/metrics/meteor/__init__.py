@@ -1,0 +1,103 @@
+"""Words -> METEOR 1.5 (Denkowski and Lavie 2014), with the jar's numbers and without Java.
+
+In: a `Corpus`, and the tables that pycocoevalcap carries. Out: values from 0 to 1, of the corpus and of each
+image, equal to `java -jar meteor-1.5.jar - - -stdio -l en -norm`. The corpus's value comes from counts
+summed over images; it is not the mean.
+
+normalizing.py makes words, stemming.py and tables.py say what they match, alignment.py which match is taken,
+scoring.py what it is worth.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from pixtell.metrics.corpus import Corpus, Floats, Values, Words
+from pixtell.metrics.meteor.alignment import Caption, align
+from pixtell.metrics.meteor.normalizing import meteor_words
+from pixtell.metrics.meteor.paraphrases import MAX_PHRASE
+from pixtell.metrics.meteor.scoring import CHUNKS, is_perfect, meteor_of
+from pixtell.metrics.meteor.stemming import stem
+from pixtell.metrics.meteor.tables import Tables
+
+__all__ = ["meteor"]
+
+_IMAGES_AT_A_TIME = 256
+
+
+def meteor(meteor_dir: Path | None = None) -> Callable[[Corpus], dict[str, Values]]:
+    """The metric METEOR; reads its tables now, which takes seconds.
+
+    meteor_dir: the folder of meteor-1.5.jar and data/paraphrase-en.gz; None: that of pycocoevalcap.
+    Raises: ScoringError where tables are missing or damaged.
+    """
+    scorer = _Scorer(Tables.read(meteor_dir))
+    return lambda corpus: {"METEOR": scorer.score(corpus)}
+
+
+class _Scorer:
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._senses = lru_cache(maxsize=1 << 16)(tables.synonyms.senses)
+
+    def score(self, corpus: Corpus) -> Values:
+        """METEOR of a corpus; of several references the one with the best value counts, the first of
+        equals."""
+        size = _IMAGES_AT_A_TIME
+        best = [
+            self._best_counts(
+                corpus.hypotheses[first : first + size], corpus.references[first : first + size]
+            )
+            for first in range(0, len(corpus.hypotheses), size)
+        ]
+        counts = np.concatenate(best)
+        per_image = meteor_of(counts)
+        counts[is_perfect(counts), CHUNKS] = 0
+        return Values(float(meteor_of(counts.sum(0)[None])[0]), per_image.tolist(), counts, meteor_of)
+
+    def _best_counts(self, hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> Floats:
+        """Counts (images, STATISTICS) of each hypothesis with its best reference."""
+        texts = [self._words(" ".join(words).replace("|||", "").replace("  ", " ")) for words in hypotheses]
+        reference_texts = [[self._words(" ".join(words)) for words in of_image] for of_image in references]
+        phrases, paraphrases = self._paraphrases([*texts, *chain.from_iterable(reference_texts)])
+        best = []
+        for text, of_image in zip(texts, reference_texts, strict=True):
+            hypothesis = self._caption(text, phrases)
+            rows = [align(hypothesis, self._caption(words, phrases), paraphrases) for words in of_image]
+            counts = np.array(rows, float)
+            best.append(counts[np.argmax(meteor_of(counts))])
+        return np.array(best)
+
+    def _words(self, text: str) -> list[str]:
+        return meteor_words(text, self._tables.prefixes)
+
+    def _paraphrases(self, texts: Iterable[Words]) -> tuple[dict[str, int], dict[int, dict[int, int]]]:
+        """Numbers for the phrases in these texts that paraphrase each other, and which do."""
+        different = {
+            " ".join(words[start:end])
+            for words in texts
+            for start in range(len(words))
+            for end in range(start + 1, min(start + MAX_PHRASE, len(words)) + 1)
+        }
+        phrases = list(different)
+        related = self._tables.paraphrases.among(phrases)
+        used = set(related).union(*related.values())
+        return {phrases[index]: index for index in used}, related
+
+    def _caption(self, words: Words, phrases: Mapping[str, int]) -> Caption:
+        functions = self._tables.function_words
+        found = []
+        for start in range(len(words)):
+            ends = range(start + 1, min(start + MAX_PHRASE, len(words)) + 1)
+            texts = [(end - start, " ".join(words[start:end])) for end in ends]
+            found.append([(length, phrases[text]) for length, text in texts if text in phrases])
+        return Caption(
+            words=words,
+            stems=[stem(word) for word in words],
+            senses=[self._senses(word) for word in words],
+            is_function=[word in functions for word in words],
+            phrases=found,
+        )
