@@ -1,4 +1,4 @@
-"""What people type. The only file that prints or exits.
+"""What people type, and what it does. Only this file exits; what it prints goes through terminal.py.
 
 A command is registered by its name and one line of help; its options, and torch, are imported only when
 that command is called, so that `pixtell --help` answers at once. Captions and scores go to stdout,
@@ -14,19 +14,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
-from pixtell import cli_options
+from pixtell import cli_options, cli_scoring
 from pixtell.errors import ImageError, OptionError, PixtellError
 from pixtell.options import OnlyGiven, check_positive, command
-from pixtell.terminal import counter, drop_stdout, open_output, open_stdout, training_progress
+from pixtell.terminal import counter, drop_stdout, exit_code, open_output, say, show, training_progress
 
 if TYPE_CHECKING:
-    from pixtell.metrics import Score
     from pixtell.training.loop import RunResult
 
 Groups = tuple[type | OnlyGiven, ...]
 
 _ALL_DONE = 0
-_SOME_FAILED = 1
+_SOME_FAILED = 1  # as `exit_code` says of pictures
 _NOTHING_STARTED = 2
 _STOPPED = 128 + 2  # as shells count SIGINT
 _READER_LEFT = 128 + 13  # and SIGPIPE
@@ -78,17 +77,6 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     return app
 
 
-def say(line: str) -> None:
-    """One line to a person, on stderr."""
-    print(f"pixtell: {line}", file=sys.stderr, flush=True)
-
-
-def show(line: str) -> None:
-    """One line of what was asked for, on stdout. Raises: StorageError where that is full."""
-    with open_stdout() as stream:
-        print(line, file=stream)
-
-
 def _explain_usage(error: "typer.BadParameter") -> str:
     """What typer has against the flags, on one line, and where to look."""
     problem = " ".join(error.format_message().split()).rstrip(".")
@@ -105,7 +93,10 @@ def _not_called() -> None:
 
 
 def _caption(
-    flags: cli_options.CaptionFlags, compute: cli_options.ComputeFlags, decoding: dict[str, Any]
+    flags: cli_options.CaptionFlags,
+    model: cli_options.ModelFlag,
+    compute: cli_options.ComputeFlags,
+    decoding: dict[str, Any],
 ) -> int:
     from pixtell.bulk import choose_format, find_images, refuse_to_overwrite
     from pixtell.captioner import Captioner
@@ -117,7 +108,7 @@ def _caption(
         refuse_to_overwrite(flags.output, paths)
     if len(paths) == 1:
         use_one_thread()
-    captioner = Captioner.from_pretrained(compute.model, device=compute.device, dtype=compute.dtype)
+    captioner = Captioner.from_pretrained(model.model, device=compute.device, dtype=compute.dtype)
     options = captioner.options(**decoding)
     results = captioner.stream(paths, options=options, batch_size=compute.batch_size, on_error="return")
     failed = 0
@@ -134,7 +125,7 @@ def _caption(
             if best.unsure:
                 mean = f"mean log-probability {best.mean_logprob:.2f} a token"
                 say(f"{path}: unsure ({mean}); it may be unlike the pictures the model knows.")
-    return _exit_code(failed, len(paths))
+    return exit_code(failed, len(paths))
 
 
 def _features(flags: cli_options.FeatureFlags) -> int:
@@ -160,7 +151,7 @@ def _features(flags: cli_options.FeatureFlags) -> int:
         failed += len(cache.errors)
         total += len(records)
         say(f"{split}: {len(records) - len(cache.errors):,} images in {cache.path}")
-    return _exit_code(failed, total)
+    return exit_code(failed, total)
 
 
 def _train(data: Any, what: Any, run: Any) -> int:
@@ -181,58 +172,6 @@ def _train_encoder(data: Any, what: Any, run: Any) -> int:
     with training_progress(say) as on_progress:
         result = train_encoder(data, what, run, on_progress=on_progress, report=say)
     _say_how_it_ended(result, run.output)
-    return _ALL_DONE
-
-
-def _evaluate(
-    flags: cli_options.SplitFlags, compute: cli_options.ComputeFlags, decoding: dict[str, Any]
-) -> int:
-    from pixtell.captioner import Captioner
-    from pixtell.datasets import load_dataset
-    from pixtell.evaluation import evaluate
-    from pixtell.files import check_writable
-
-    check_positive(flags, "limit")
-    if flags.output is not None:
-        check_writable(flags.output)
-    dataset = load_dataset(flags.dataset, flags.data_dir)
-    for warning in dataset.warnings:
-        say(warning)
-    records = dataset.split(flags.split)[: flags.limit]
-    captioner = Captioner.from_pretrained(compute.model, device=compute.device, dtype=compute.dtype)
-    with counter("captioning", say) as on_progress:
-        evaluation = evaluate(
-            captioner,
-            records,
-            dataset=flags.dataset,
-            split=flags.split,
-            options=captioner.options(**decoding),
-            metrics=_metric_names(flags.metrics),
-            batch_size=compute.batch_size,
-            on_progress=on_progress,
-        )
-    for error in evaluation.errors.values():
-        say(f"left out: {error}")
-    _print_scores(evaluation.scores)
-    show(f"{'distinct':10} {evaluation.distinct_share:.4f}")
-    show(f"{'bad ends':10} {evaluation.bad_ending_rate:.4f}")
-    if flags.output is not None:
-        evaluation.save(flags.output)
-    return _exit_code(len(evaluation.errors), len(records))
-
-
-def _score(flags: cli_options.ScoreFlags) -> int:
-    from pixtell.files import check_writable, write_json
-    from pixtell.metrics import results_json, score_captions
-    from pixtell.metrics.files import read_captions
-
-    if flags.output is not None:
-        check_writable(flags.output)
-    hypotheses, references = read_captions(flags.hypotheses, flags.references)
-    scores = score_captions(hypotheses, references, _metric_names(flags.metrics))
-    _print_scores(scores)
-    if flags.output is not None:
-        write_json(flags.output, results_json(scores, num_images=len(hypotheses)))
     return _ALL_DONE
 
 
@@ -287,7 +226,7 @@ COMMANDS: dict[str, tuple[str, Callable[..., int], Callable[[], Groups]]] = {
     "caption": (
         "Caption pictures and folders of pictures.",
         _caption,
-        lambda: (cli_options.CaptionFlags, cli_options.ComputeFlags, _decoding()),
+        lambda: (cli_options.CaptionFlags, cli_options.ModelFlag, cli_options.ComputeFlags, _decoding()),
     ),
     "features": (
         "Put a data set through an encoder once, onto disk.",
@@ -298,10 +237,30 @@ COMMANDS: dict[str, tuple[str, Callable[..., int], Callable[[], Groups]]] = {
     "train-encoder": ("Train an image encoder from a teacher.", _train_encoder, _train_encoder_groups),
     "evaluate": (
         "Caption a split of a data set and score the captions.",
-        _evaluate,
-        lambda: (cli_options.SplitFlags, cli_options.ComputeFlags, _decoding()),
+        cli_scoring.evaluate_split,
+        lambda: (
+            cli_options.SplitFlags,
+            cli_options.MetricFlags,
+            cli_options.ModelFlag,
+            cli_options.ComputeFlags,
+            _decoding(),
+        ),
     ),
-    "score": ("Score anyone's captions against references.", _score, lambda: (cli_options.ScoreFlags,)),
+    "score": (
+        "Score anyone's captions against references.",
+        cli_scoring.score_files,
+        lambda: (cli_options.ScoreFlags, cli_options.MetricFlags),
+    ),
+    "compare": (
+        "Put systems side by side, as a page.",
+        cli_scoring.compare_systems,
+        lambda: (
+            cli_options.CompareFlags,
+            cli_options.MetricFlags,
+            cli_options.ComputeFlags,
+            _decoding(),
+        ),
+    ),
     "datasets": (
         "List the kinds of data sets, or check one.",
         _datasets,
@@ -317,23 +276,3 @@ def _say_how_it_ended(result: "RunResult", output: Path) -> None:
     )
     more = "" if result.finished else "; go on with --resume"
     say(f"{result.reason}{best}; the run is in {output}{more}.")
-
-
-def _metric_names(typed: str | None) -> list[str] | None:
-    return None if typed is None else [name.strip() for name in typed.split(",") if name.strip()]
-
-
-def _print_scores(scores: "dict[str, Score]") -> None:
-    from pixtell.metrics import warnings_for
-
-    for name, score in scores.items():
-        show(f"{name:10} {score.value:.4f}")
-    for warning in warnings_for(scores):
-        say(warning)
-
-
-def _exit_code(failed: int, total: int) -> int:
-    if failed:
-        say(f"{failed:,} of {total:,} pictures could not be read.")
-        return _SOME_FAILED
-    return _ALL_DONE

@@ -8,10 +8,16 @@ from pixtell.options import option
 
 
 @dataclass(frozen=True)
-class ComputeFlags:
-    """Which model, on what."""
+class ModelFlag:
+    """Which model."""
 
     model: str = option("nano", "nano, nano-lstm, a directory that pixtell train wrote, or a hub id.")
+
+
+@dataclass(frozen=True)
+class ComputeFlags:
+    """On what it runs."""
+
     batch_size: int = option(16, "Images at a time.")
     device: str = option("auto", "auto, cpu, cuda or mps.")
     dtype: str = option("auto", "auto, fp32, bf16 or fp16 arithmetic.")
@@ -35,9 +41,6 @@ class SplitFlags:
     dataset: str = option("flickr8k", "Data set: flickr8k, folder or shapes.")
     data_dir: Path | None = option(None, "Where the data set lies; shapes needs none.")
     split: str = option("test", "train, val (or dev) or test.")
-    metrics: str | None = option(
-        None, "Names with commas, such as bleu,rouge-l,cider-d; not given: all that need no Java."
-    )
     output: Path | None = option(None, "Write the results to this JSON file.")
     limit: int | None = option(None, "Score only the first N images.")
 
@@ -46,12 +49,37 @@ class SplitFlags:
 class ScoreFlags:
     """Of `pixtell score`."""
 
-    hypotheses: Path = option(None, 'JSON: [{"image_id": ..., "caption": ...}].', required=True)
-    references: Path = option(None, 'JSON: COCO annotations, or {"image_id": ["...", ...]}.', required=True)
-    metrics: str | None = option(
-        None, "Names with commas, such as bleu,rouge-l,cider-d; not given: all that need no Java."
+    hypotheses: Path = option(None, "Captions to score: JSON, JSON lines, CSV or plain text.", required=True)
+    references: list[Path] = option(
+        [], "What people wrote: such a file, COCO annotations; several times for several.", required=True
     )
+    images: Path | None = option(None, "Folder of the pictures, named by image id, for --clip.")
     output: Path | None = option(None, "Write the scores to this JSON file.")
+
+
+@dataclass(frozen=True)
+class CompareFlags:
+    """Of `pixtell compare`."""
+
+    paths: list[Path] = option([], "Pictures or folders, without references.", argument=True)
+    model: list[str] = option([], "nano, nano-lstm, a directory or a hub id; once for each system.")
+    captions: list[Path] = option([], "A file of somebody else's captions; once for each system.")
+    dataset: str | None = option(None, "Data set: flickr8k, folder or shapes.")
+    data_dir: Path | None = option(None, "Where the data set lies; shapes needs none.")
+    split: str = option("test", "train, val (or dev) or test.")
+    limit: int | None = option(None, "Only the first N images.")
+    title: str | None = option(None, "Of the page.")
+    output: Path = option(None, "Write the page to this HTML file.", required=True)
+
+
+@dataclass(frozen=True)
+class MetricFlags:
+    """Which metrics, and what some of them need."""
+
+    metrics: str | None = option(
+        None, "Names with commas, such as bleu,cider-d; not given: all that need nothing more than captions."
+    )
+    train_captions: Path | None = option(None, "Captions of a training, for novel: a file as --references.")
 
 
 @dataclass(frozen=True)

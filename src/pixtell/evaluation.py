@@ -16,7 +16,7 @@ from pixtell.datasets.records import CaptionedImage
 from pixtell.decoding import DecodingOptions, decode
 from pixtell.errors import DatasetError, ImageError
 from pixtell.files import write_json
-from pixtell.metrics import Score, metric_names, results_json, score_captions
+from pixtell.metrics import Score, Scorer, human_scores, results_json, score_captions
 from pixtell.metrics.diversity import bad_ending_rate, distinct_share
 from pixtell.models.base import CaptionModel
 from pixtell.tokenizers import Tokenizer
@@ -26,8 +26,8 @@ from pixtell.tokenizers import Tokenizer
 class Evaluation:
     """How a model captions a split, and how well.
 
-    captions, references, errors: by image_id; errors: the images that could not be read, left out of the
-    scores.
+    yardstick: what each image's first reference scores against its others. captions, references, errors: by
+    image_id; errors: the images that could not be read, left out of the scores.
     """
 
     model: str
@@ -35,6 +35,7 @@ class Evaluation:
     split: str
     decoding: DecodingOptions
     scores: dict[str, Score]
+    yardstick: dict[str, Score]
     captions: dict[str, str]
     references: dict[str, tuple[str, ...]]
     errors: dict[str, ImageError]
@@ -56,7 +57,7 @@ class Evaluation:
             "dataset": self.dataset,
             "split": self.split,
             "decoding": asdict(self.decoding),
-            **results_json(self.scores, num_images=len(self.captions)),
+            **results_json(self.scores, num_images=len(self.captions), yardstick=self.yardstick),
             "distinct_share": self.distinct_share,
             "bad_ending_rate": self.bad_ending_rate,
             "left_out": {image_id: error.reason for image_id, error in self.errors.items()},
@@ -78,17 +79,16 @@ def evaluate(
     dataset: str,
     split: str,
     options: DecodingOptions | None = None,
-    metrics: Sequence[str] | None = None,
+    scorer: Scorer | None = None,
     batch_size: int = 32,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Caption every record and score the captions against its own.
 
-    metrics: names that `pixtell.metrics` knows; None: all that need no Java and no weights.
-    Raises: ScoringError for an unknown metric, before anything is captioned; DatasetError where no image
-    can be read.
+    scorer: the metrics; None: all that need nothing but captions.
+    Raises: DatasetError where no image can be read.
     """
-    names = metric_names(metrics)
+    scorer = scorer or Scorer()
     options = options or captioner.decoding
     captions: dict[str, str] = {}
     errors: dict[str, ImageError] = {}
@@ -110,7 +110,8 @@ def evaluate(
         dataset=dataset,
         split=split,
         decoding=options,
-        scores=score_captions(captions, references, names),
+        scores=scorer.score(captions, references),
+        yardstick=human_scores(references, scorer.names),
         captions=captions,
         references=references,
         errors=errors,

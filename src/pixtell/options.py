@@ -98,13 +98,18 @@ def _parameter(field: "dataclasses.Field[Any]", hint: Any, default: Any) -> insp
     info: Any = (
         typer.Argument(help=text)
         if field.metadata.get("argument")
-        else typer.Option(flag_name(field.name), help=text)
+        else typer.Option(flag_name(field.name), help=text, metavar=_metavar(hint))
     )
     if field.metadata.get("required"):
         default = inspect.Parameter.empty
     return inspect.Parameter(
         field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, info]
     )
+
+
+def _metavar(hint: Any) -> str | None:
+    """'<path>' for list[Path], a flag that may come several times; None: as typer has it."""
+    return f"<{typing.get_args(hint)[0].__name__.lower()}>" if typing.get_origin(hint) is list else None
 
 
 def _default_of(field: "dataclasses.Field[Any]") -> Any:

@@ -1,7 +1,7 @@
-"""The screen of a command: its output on stdout or in a file, how far it is on stderr.
+"""The screen of a command: its output on stdout or in a file, what there is to say of it on stderr.
 
-In: where the output goes; numbers done and in all, and `say`, which prints a line. Out: a stream; a bar in a
-terminal, elsewhere a line now and then. It knows no job.
+In: lines; where the output goes; numbers done and in all, and `say`, which prints a line. Out: a stream; a
+bar in a terminal, elsewhere a line now and then. The only file that prints. It knows no job.
 """
 
 import contextlib
@@ -18,6 +18,24 @@ if TYPE_CHECKING:
     from pixtell.training.loop import Progress
 
 Say = Callable[[str], None]
+
+
+def say(line: str) -> None:
+    """One line to a person, on stderr."""
+    print(f"pixtell: {line}", file=sys.stderr, flush=True)
+
+
+def show(line: str) -> None:
+    """One line of what was asked for, on stdout. Raises: StorageError where that is full."""
+    with open_stdout() as stream:
+        print(line, file=stream)
+
+
+def exit_code(failed: int, total: int) -> int:
+    """0 where all pictures could be read, else 1, and how many could not is said."""
+    if failed:
+        say(f"{failed:,} of {total:,} pictures could not be read.")
+    return int(failed > 0)
 
 
 @contextlib.contextmanager

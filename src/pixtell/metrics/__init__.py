@@ -14,7 +14,7 @@ from pixtell.metrics.cider import cider, cider_d
 from pixtell.metrics.corpus import Corpus, Values
 from pixtell.metrics.diversity import bad_endings, length, noun_recall, variety
 from pixtell.metrics.rouge import rouge_l
-from pixtell.metrics.scores import Score, results_json, score_differences, scores_of
+from pixtell.metrics.scores import Score, results_json, score_differences, score_lines, scores_of
 from pixtell.metrics.sources import PREPARED, Metric, Sources
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "results_json",
     "score_captions",
     "score_differences",
+    "score_lines",
     "warnings_for",
 ]
 

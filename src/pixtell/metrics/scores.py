@@ -77,9 +77,32 @@ def score_differences(first: Mapping[str, Score], second: Mapping[str, Score]) -
     )
 
 
-def results_json(scores: Mapping[str, Score], *, num_images: int) -> dict[str, Any]:
-    """The scores as the results file holds them."""
-    return {"scores": {name: _score_json(score) for name, score in scores.items()}, "num_images": num_images}
+def score_lines(scores: Mapping[str, Score], yardstick: Mapping[str, Score]) -> list[str]:
+    """The scores as a table for people: value, interval, and what one person's captions get."""
+    width = max(map(len, scores), default=0)
+    lines = [
+        f"{'':{width}}  {'value':>8}  {'95 % interval':^18}  {'one person' if yardstick else ''}".rstrip()
+    ]
+    for name, score in scores.items():
+        low_high = "" if score.interval is None else " to ".join(map(_number, score.interval))
+        person = f"{_number(yardstick[name].value):>10}" if name in yardstick else ""
+        lines.append(f"{name:{width}}  {_number(score.value):>8}  {low_high:^18}  {person}".rstrip())
+    return lines
+
+
+def results_json(
+    scores: Mapping[str, Score], *, num_images: int, yardstick: Mapping[str, Score] | None = None
+) -> dict[str, Any]:
+    """The scores as the results file holds them. yardstick: as `human_scores` gives it."""
+    results: dict[str, Any] = {
+        "scores": {name: _score_json(score) for name, score in scores.items()},
+        "num_images": num_images,
+    }
+    if yardstick:
+        results["yardstick"] = {
+            name: _score_json(score) | {"per_image": {}} for name, score in yardstick.items()
+        }
+    return results
 
 
 def _score_json(score: Score) -> dict[str, Any]:
@@ -89,6 +112,11 @@ def _score_json(score: Score) -> dict[str, Any]:
         "interval": None if score.interval is None else list(score.interval),
         "signature": score.signature,
     }
+
+
+def _number(value: float) -> str:
+    """Four decimals for what is a share, fewer for what is a count: '0.1712', '9.84', '312'."""
+    return f"{value:.4f}" if abs(value) < 5 else f"{value:.2f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def _version() -> str:
