@@ -79,6 +79,10 @@ class MetricFlags:
     metrics: str | None = option(
         None, "Names with commas, such as bleu,cider-d; not given: all that need nothing more than captions."
     )
+    clip: str | None = option(None, "A CLIP for CLIPScore and RefCLIPScore: directory or hub id.")
+    meteor_dir: Path | None = option(None, "Where METEOR's tables are; not given: in pycocoevalcap.")
+    spice_dir: Path | None = option(None, "Where SPICE's jars are.")
+    java: str = option("java", "The Java that runs SPICE: 8 to 13.")
     train_captions: Path | None = option(None, "Captions of a training, for novel: a file as --references.")
 
 

@@ -4,7 +4,7 @@ In: their flags. Out: tables on stdout, files where --output says. What they cal
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +68,8 @@ def score_files(flags: cli_options.ScoreFlags, metric_flags: cli_options.MetricF
         check_writable(flags.output)
     names = _names(metric_flags)
     hypotheses, references = read_captions(flags.hypotheses, flags.references)
-    scorer = Scorer(names, _sources(metric_flags, {}, None))
+    images = _images_by_id(flags.images, hypotheses)
+    scorer = Scorer(names, _sources(metric_flags, images, None))
     scores = scorer.score(hypotheses, references)
     yardstick = human_scores(references, scorer.names)
     _show_scores(scores, yardstick)
@@ -168,7 +169,34 @@ def _sources(
     if flags.train_captions is not None:
         file = read_references(flags.train_captions)
         train_captions = [text for _, texts in file.captions for text in texts]
-    return Sources(train_captions=train_captions)
+    embedder = None
+    if flags.clip is not None:
+        from pixtell.embedder import Embedder, EmbedderById
+
+        embedder = EmbedderById(Embedder.from_pretrained(flags.clip), images)
+    return Sources(
+        meteor_dir=flags.meteor_dir,
+        spice_dir=flags.spice_dir,
+        java=flags.java,
+        embedder=embedder,
+        train_captions=train_captions,
+    )
+
+
+def _images_by_id(folder: Path | None, image_ids: Iterable[str]) -> dict[str, Path]:
+    """The pictures of a folder whose name, with or without its suffix, is an image id."""
+    if folder is None:
+        return {}
+    from pixtell.bulk import find_images
+
+    if not folder.is_dir():
+        raise OptionError(f"--images {folder} is no folder; give the folder that holds the pictures.")
+    wanted = set(image_ids)
+    found: dict[str, Path] = {}
+    for path in find_images([folder]):
+        name = path.relative_to(folder)
+        found |= {key: path for key in (str(name), str(name.with_suffix(""))) if key in wanted}
+    return found
 
 
 def _names(flags: cli_options.MetricFlags) -> list[str] | None:

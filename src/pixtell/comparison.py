@@ -19,7 +19,6 @@ from pixtell.images import make_thumbnails
 from pixtell.metrics import (
     Score,
     Scorer,
-    describe_captions,
     human_scores,
     score_differences,
     warnings_for,
@@ -161,12 +160,12 @@ def _score(
     """Scores by system, differences to the first by (system, metric), the yardstick."""
     references = {record.image_id: record.captions for record in records}
     of_system = {name: {key: found[key] for key in references} for name, found in captions.items()}
+    scorer = scorer or Scorer()
     if any(references.values()):
-        scorer = scorer or Scorer()
         scores = {name: scorer.score(found, references) for name, found in of_system.items()}
         yardstick = human_scores(references, scorer.names)
     else:
-        scores = {name: describe_captions(found) for name, found in of_system.items()}
+        scores = {name: scorer.describe(found) for name, found in of_system.items()}
         yardstick = {}
     return scores, _differences(scores), yardstick
 

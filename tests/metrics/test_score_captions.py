@@ -47,7 +47,7 @@ def test_an_unknown_metric_lists_those_there_are():
     assert str(caught.value) == (
         "Unknown metric 'bleu-5', 'rogue'; choose from bleu, BLEU-1, BLEU-2, BLEU-3, BLEU-4, ROUGE-L, "
         "CIDEr-D, CIDEr, noun-recall, length, bad-endings, distinct, distinct-1, distinct-2, vocabulary, "
-        "novel."
+        "METEOR, SPICE, CLIPScore, RefCLIPScore, novel."
     )
     with pytest.raises(ScoringError, match=r"No metric is named; choose from bleu, BLEU-1, .*novel\."):
         score_captions(HYPOTHESES, REFERENCES, [])

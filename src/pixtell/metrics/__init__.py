@@ -23,7 +23,6 @@ __all__ = [
     "Score",
     "Scorer",
     "Sources",
-    "describe_captions",
     "human_scores",
     "metric_names",
     "results_json",
@@ -51,8 +50,10 @@ METRICS: dict[str, Metric] = {
     "vocabulary": variety,
 }
 
-# Those that look at captions alone.
-WITHOUT_REFERENCES = ("length", "bad-endings", "distinct", "distinct-1", "distinct-2", "vocabulary")
+# Those that ask for no references.
+WITHOUT_REFERENCES = frozenset(
+    ["length", "bad-endings", "distinct", "distinct-1", "distinct-2", "vocabulary", "novel", "CLIPScore"]
+)
 
 _FEW_IMAGES = 50  # document frequencies from fewer say little
 
@@ -68,10 +69,11 @@ class Scorer:
         sources = sources or Sources()
         self.names = metric_names(metrics, sources)
         prepares = dict.fromkeys(PREPARED[name].prepare for name in self.names if name in PREPARED)
-        self._compute: dict[Metric, None] = dict.fromkeys(
-            [METRICS[name] for name in self.names if name in METRICS]
-            + [prepare(sources) for prepare in prepares]
-        )
+        prepared = {prepare: prepare(sources) for prepare in prepares}
+        self._metrics: dict[str, Metric] = {
+            name: METRICS[name] if name in METRICS else prepared[PREPARED[name].prepare]
+            for name in self.names
+        }
 
     def score(
         self, hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]]
@@ -80,14 +82,29 @@ class Scorer:
 
         Raises: ScoringError for ids that do not match, or where no metric has a value.
         """
-        corpus = Corpus.from_text(hypotheses, references)
+        return self._score(Corpus.from_text(hypotheses, references), self.names)
+
+    def describe(self, hypotheses: Mapping[str, str]) -> dict[str, Score]:
+        """The scores of captions that have no references: of those metrics that ask for none.
+
+        Raises: ScoringError where all of them do.
+        """
+        names = [name for name in self.names if name in WITHOUT_REFERENCES]
+        if not names:
+            raise ScoringError(
+                f"{', '.join(self.names)} compares with references and there are none; give a data set with "
+                f"captions, or choose from {', '.join(sorted(WITHOUT_REFERENCES))}."
+            )
+        return self._score(Corpus.without_references(hypotheses), names)
+
+    def _score(self, corpus: Corpus, names: Sequence[str]) -> dict[str, Score]:
         values: dict[str, Values] = {}
-        for compute in self._compute:
+        for compute in dict.fromkeys(self._metrics[name] for name in names):
             values |= compute(corpus)
-        found = {name: values[name] for name in self.names if name in values}
+        found = {name: values[name] for name in names if name in values}
         if not found:
             raise ScoringError(
-                f"{', '.join(self.names)} of these captions has no value; ask for other metrics too."
+                f"{', '.join(names)} of these captions has no value; ask for other metrics too."
             )
         return scores_of(corpus, found)
 
@@ -106,15 +123,6 @@ def score_captions(
     sentence.
     """
     return Scorer(metrics, sources).score(hypotheses, references)
-
-
-def describe_captions(hypotheses: Mapping[str, str]) -> dict[str, Score]:
-    """The metrics that need no references, of captions by image id, at least one."""
-    corpus = Corpus.without_references(hypotheses)
-    values: dict[str, Values] = {}
-    for compute in dict.fromkeys(METRICS[name] for name in WITHOUT_REFERENCES):
-        values |= compute(corpus)
-    return scores_of(corpus, values)
 
 
 def metric_names(metrics: Sequence[str] | None = None, sources: Sources | None = None) -> list[str]:

@@ -39,7 +39,8 @@ def clip_score(embedder: Embedder) -> Callable[[Corpus], dict[str, Values]]:
     """The metric that this embedder makes: `CLIPScore`, 0 to 2.5, and `RefCLIPScore`, 0 to 10/7.
 
     CLIPScore(v, c) = 2.5 max(cos(v, c), 0) for an image v and a caption c. RefCLIPScore is the harmonic mean
-    of that, the 2.5 included, and max(0, max over references r of cos(c, r)); 0 where both are 0.
+    of that, the 2.5 included, and max(0, max over references r of cos(c, r)); 0 where both are 0. A corpus
+    without references has the first alone.
 
     The metric embeds every text once. Raises: ScoringError for embeddings without a direction.
     """
@@ -50,14 +51,19 @@ def clip_score(embedder: Embedder) -> Callable[[Corpus], dict[str, Values]]:
         rows = {text: row for row, text in enumerate(dict.fromkeys(_flatten([captions, *references])))}
         images = _unit(embedder.images(corpus.image_ids), corpus.image_ids, embedder)  # (images, F)
         texts = _unit(embedder.texts(list(rows)), list(rows), embedder)  # (texts, F)
-        to_image, to_nearest = [], []
-        for image, caption, of_image in zip(images, captions, references, strict=True):
-            embedding = texts[rows[caption]]  # (F,)
-            nearest = texts[[rows[text] for text in of_image]] @ embedding  # (references,)
-            to_image.append(WEIGHT * max(0.0, float(image @ embedding)))
-            to_nearest.append(max(0.0, float(nearest.max())))
-        with_references = map(_harmonic_mean, to_image, to_nearest)
-        return {"CLIPScore": Values.mean_of(to_image), "RefCLIPScore": Values.mean_of(list(with_references))}
+        of_captions = texts[[rows[caption] for caption in captions]]  # (images, F)
+        cosines = np.einsum("if,if->i", images, of_captions)
+        to_image = [WEIGHT * max(0.0, float(cosine)) for cosine in cosines]
+        settings = f"clip:{embedder.name}"
+        found = {"CLIPScore": Values.mean_of(to_image, settings)}
+        if any(references):
+            to_nearest = [
+                max(0.0, float((texts[[rows[text] for text in of_image]] @ embedding).max()))
+                for embedding, of_image in zip(of_captions, references, strict=True)
+            ]
+            harmonic = list(map(_harmonic_mean, to_image, to_nearest))
+            found["RefCLIPScore"] = Values.mean_of(harmonic, settings)
+        return found
 
     return score
 

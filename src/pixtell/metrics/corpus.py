@@ -40,10 +40,10 @@ class Values:
     settings: str = "words:ptb"
 
     @classmethod
-    def mean_of(cls, per_image: Sequence[float]) -> "Values":
+    def mean_of(cls, per_image: Sequence[float], settings: str = "words:ptb") -> "Values":
         """The usual case: the corpus's value is the mean over its images."""
         statistics = np.array([per_image, np.ones(len(per_image))]).T  # (images, 2): value, count
-        return cls(sum(per_image) / len(per_image), list(per_image), statistics, _quotient)
+        return cls(sum(per_image) / len(per_image), list(per_image), statistics, _quotient, settings)
 
     @classmethod
     def of_corpus(cls, value: float) -> "Values":
@@ -82,6 +82,7 @@ class Corpus:
             hypotheses=[ptb_words(caption) for caption in hypotheses.values()],
             references=[[] for _ in hypotheses],
             hypothesis_texts=list(hypotheses.values()),
+            reference_texts=[[] for _ in hypotheses],
         )
 
     @property

@@ -6,10 +6,14 @@ scored. It computes nothing itself.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pixtell.errors import ScoringError
+from pixtell.metrics.clipscore import Embedder, clip_score
 from pixtell.metrics.corpus import Corpus, Values
 from pixtell.metrics.diversity import novelty
+from pixtell.metrics.meteor import meteor
+from pixtell.metrics.spice import spice
 
 Metric = Callable[[Corpus], dict[str, Values]]
 
@@ -18,7 +22,30 @@ Metric = Callable[[Corpus], dict[str, Values]]
 class Sources:
     """What some metrics need beside captions. A metric whose source is given belongs to the default ones."""
 
+    meteor_dir: Path | None = None  # of METEOR's tables; None: pycocoevalcap's, where METEOR is asked for
+    spice_dir: Path | None = None  # of SPICE's jars
+    java: str = "java"  # the executable that runs them
+    embedder: Embedder | None = None  # a CLIP, for CLIPScore and RefCLIPScore
     train_captions: Sequence[str] | None = None  # what "novel" compares with
+
+
+def _prepare_meteor(sources: Sources) -> Metric:
+    return meteor(sources.meteor_dir)
+
+
+def _prepare_spice(sources: Sources) -> Metric:
+    if sources.spice_dir is None:
+        raise ScoringError("SPICE runs from jars of your own; say with --spice-dir DIR where they are.")
+    return spice(sources.spice_dir, java=sources.java)
+
+
+def _prepare_clip_score(sources: Sources) -> Metric:
+    if sources.embedder is None:
+        raise ScoringError(
+            "CLIPScore needs the pictures and a CLIP; give --clip with a directory or hub id, and to pixtell "
+            "score also --images DIR."
+        )
+    return clip_score(sources.embedder)
 
 
 def _prepare_novelty(sources: Sources) -> Metric:
@@ -42,5 +69,9 @@ class Prepared:
 
 # Name on output -> how it is made ready. One function may prepare several metrics; it then runs once.
 PREPARED: dict[str, Prepared] = {
+    "METEOR": Prepared(_prepare_meteor, "meteor_dir"),
+    "SPICE": Prepared(_prepare_spice, "spice_dir"),
+    "CLIPScore": Prepared(_prepare_clip_score, "embedder"),
+    "RefCLIPScore": Prepared(_prepare_clip_score, "embedder"),
     "novel": Prepared(_prepare_novelty, "train_captions"),
 }
