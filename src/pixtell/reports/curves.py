@@ -7,6 +7,7 @@ matplotlib is imported only here.
 import contextlib
 import json
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pixtell.errors import CheckpointError
@@ -39,7 +40,7 @@ def write_training_curves(run: Path) -> Path:
 
     Raises: CheckpointError where the run has logged nothing; StorageError.
     """
-    curves = _curves_of(read_metrics(run))
+    curves = points_of(read_metrics(run))
     panels = {title: [name for name in names if name in curves] for title, names in _PANELS.items()}
     panels = {title: names for title, names in panels.items() if names}
     if not panels:
@@ -66,7 +67,7 @@ def write_training_curves(run: Path) -> Path:
     return path
 
 
-def _curves_of(lines: list[dict[str, float]]) -> dict[str, list[tuple[float, float]]]:
+def points_of(lines: Sequence[Mapping[str, float]]) -> dict[str, list[tuple[float, float]]]:
     """Every number's (step, value) points."""
     curves: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for numbers in lines:
