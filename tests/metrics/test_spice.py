@@ -207,6 +207,9 @@ def test_no_java_and_what_is_none(make_java: Callable[..., str], tmp_path: Path)
 def test_the_heap_is_what_its_authors_ask_or_what_there_is() -> None:
     assert choose_heap(64 * GB) == 8 * GB
     assert choose_heap(4 * GB) == 3 * GB
+    assert sentence_of(lambda: choose_heap(2 * GB)) == (
+        "2.0 GB of memory leave Java 1.5 GB and SPICE needs 2 GB at least: take a larger machine."
+    )
 
 
 # ---- a Java that fails
