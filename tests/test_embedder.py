@@ -195,3 +195,18 @@ def test_ids_without_an_image_are_named(embedder: Embedder, pictures: list[Path]
     assert str(error.value) == (
         "4 of 5 ids have no image (a, b, c, ...): give the folder that has the image of each caption."
     )
+
+
+def test_what_was_embedded_is_remembered(embedder: Embedder, pictures: list[Path], tmp_path: Path) -> None:
+    """Two systems are compared on the same images and references; here the picture is gone by then."""
+    picture = tmp_path / "1.png"
+    picture.write_bytes(pictures[1].read_bytes())
+    by_id = EmbedderById(embedder, {"0": pictures[0], "1": picture})
+    first = by_id.images(["1"])
+    picture.unlink()
+    np.testing.assert_allclose(
+        by_id.images(["0", "1", "0"]), embedder.images([pictures[0], pictures[1], pictures[0]]), atol=1e-5
+    )
+    assert (by_id.images(["1"]) == first).all()
+    for texts in (["a dog", "a cat"], ["a cat", "a man", "a cat"]):
+        np.testing.assert_allclose(by_id.texts(texts), embedder.texts(texts), atol=1e-5)

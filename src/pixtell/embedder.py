@@ -118,11 +118,16 @@ class Embedder:
 
 
 class EmbedderById:
-    """An Embedder whose images have ids, as metrics ask for them."""
+    """An Embedder whose images have ids, as metrics ask for them.
+
+    It remembers every embedding, 2 kB each, for systems are compared on the same images and references.
+    """
 
     def __init__(self, embedder: Embedder, images: Mapping[str, ImageSource]) -> None:
         self.embedder = embedder
         self.sources = images
+        self._known_images: dict[str, Embeddings] = {}
+        self._known_texts: dict[str, Embeddings] = {}
 
     @property
     def name(self) -> str:
@@ -135,10 +140,16 @@ class EmbedderById:
                 f"{len(missing):,} of {len(image_ids):,} ids have no image ({', '.join(missing[:3])}"
                 f"{', ...' if len(missing) > 3 else ''}): give the folder that has the image of each caption."
             )
-        return self.embedder.images([self.sources[image_id] for image_id in image_ids])
+        new = [image_id for image_id in dict.fromkeys(image_ids) if image_id not in self._known_images]
+        embeddings = self.embedder.images([self.sources[image_id] for image_id in new])
+        self._known_images.update(zip(new, embeddings, strict=True))
+        return np.array([self._known_images[image_id] for image_id in image_ids])
 
     def texts(self, texts: Sequence[str]) -> Embeddings:
-        return self.embedder.texts(texts)
+        """Embeddings (n, F), in order."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._known_texts]
+        self._known_texts.update(zip(new, self.embedder.texts(new), strict=True))
+        return np.array([self._known_texts[text] for text in texts])
 
 
 def _to_numpy(embeddings: torch.Tensor) -> Embeddings:
