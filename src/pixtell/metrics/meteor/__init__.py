@@ -8,7 +8,7 @@ normalizing.py makes words, stemming.py and tables.py say what they match, align
 scoring.py what it is worth.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -25,7 +25,7 @@ from pixtell.metrics.meteor.tables import Tables
 
 __all__ = ["meteor"]
 
-_IMAGES_AT_A_TIME = 256
+_WORDS_AT_A_TIME = 20_000  # whose phrases are looked up together; memory stays flat
 
 
 def meteor(meteor_dir: Path | None = None) -> Callable[[Corpus], dict[str, Values]]:
@@ -38,6 +38,22 @@ def meteor(meteor_dir: Path | None = None) -> Callable[[Corpus], dict[str, Value
     return lambda corpus: {"METEOR": scorer.score(corpus)}
 
 
+def _batches(corpus: Corpus) -> Iterator[tuple[list[Words], list[list[Words]]]]:
+    """Hypotheses and references of some images at a time."""
+    hypotheses: list[Words] = []
+    references: list[list[Words]] = []
+    num_words = 0
+    for hypothesis, of_image in zip(corpus.hypotheses, corpus.references, strict=True):
+        hypotheses.append(hypothesis)
+        references.append(of_image)
+        num_words += len(hypothesis) + sum(map(len, of_image))
+        if num_words >= _WORDS_AT_A_TIME:
+            yield hypotheses, references
+            hypotheses, references, num_words = [], [], 0
+    if hypotheses:
+        yield hypotheses, references
+
+
 class _Scorer:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
@@ -46,14 +62,7 @@ class _Scorer:
     def score(self, corpus: Corpus) -> Values:
         """METEOR of a corpus; of several references the one with the best value counts, the first of
         equals."""
-        size = _IMAGES_AT_A_TIME
-        best = [
-            self._best_counts(
-                corpus.hypotheses[first : first + size], corpus.references[first : first + size]
-            )
-            for first in range(0, len(corpus.hypotheses), size)
-        ]
-        counts = np.concatenate(best)
+        counts = np.concatenate([self._best_counts(*batch) for batch in _batches(corpus)])
         per_image = meteor_of(counts)
         counts[is_perfect(counts), CHUNKS] = 0
         return Values(float(meteor_of(counts.sum(0)[None])[0]), per_image.tolist(), counts, meteor_of)

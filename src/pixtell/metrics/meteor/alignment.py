@@ -14,8 +14,13 @@ As in Meteor 1.5's `Aligner`, and with the order of its candidates, for that dec
 - the distance of a candidate is charged to the candidates after it, not to itself;
 - a candidate whose words are in no other is taken before the search;
 - captions of equal words match word by word, exactly.
+
+One thing is not the jar's. Where the lengths of the two captions multiply to over half a million (two of
+700 words, or one of 10,000 and one of 50), a word's candidates are those nearest to its own place: the
+search would take minutes otherwise, and the jar far more memory than it is given.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,8 +33,10 @@ STATISTICS = 23
 EXACT, STEM, SYNONYM, PARAPHRASE = range(4)
 
 _BEAM = 40
-_CHUNK = 1 << 40  # in a state's rank: above any sum of distances
-_MATCH = 1 << 60  # above any number of chunks
+_CHUNK = 1 << 56  # in a state's rank: above any sum of distances
+_MATCH = 1 << 88  # above any number of chunks
+_CROWDED = 500_000  # words of the hypothesis times words of the reference
+_NEAREST = 8  # candidates a word has in a crowd
 
 
 class Candidate(NamedTuple):
@@ -60,7 +67,7 @@ class Caption:
 
     words: Sequence[str]
     stems: Sequence[str]
-    senses: Sequence[frozenset[int]]
+    senses: Sequence[frozenset[str]]
     is_function: Sequence[bool]
     phrases: Sequence[Sequence[tuple[int, int]]] = field(default=())
 
@@ -74,11 +81,9 @@ class Caption:
         return _places(self.stems)
 
     @cached_property
-    def known_senses(self) -> list[tuple[str, frozenset[int]]]:
-        """The different words that have any."""
-        return list(
-            {word: senses for word, senses in zip(self.words, self.senses, strict=True) if senses}.items()
-        )
+    def known_senses(self) -> dict[str, frozenset[str]]:
+        """Word -> its senses, for words that have any."""
+        return {word: senses for word, senses in zip(self.words, self.senses, strict=True) if senses}
 
     @cached_property
     def phrase_places(self) -> dict[int, tuple[int, list[int]]]:
@@ -113,30 +118,46 @@ def _candidates(
 ) -> list[list[Candidate]]:
     """Candidates by the place in the reference where they begin, in the jar's order."""
     words, places = hypothesis.words, hypothesis.places
+    crowded = len(words) * len(reference.words) > _CROWDED
     candidates = [
-        [Candidate(start, 1, place, 1, EXACT) for place in places.get(word, ())]
+        [Candidate(start, 1, place, 1, EXACT) for place in _near(places.get(word, ()), start, crowded)]
         for start, word in enumerate(reference.words)
     ]
     if list(words) == list(reference.words):
         return candidates
-    stem_places, known_senses = hypothesis.stem_places, hypothesis.known_senses
-    for start, (word, stem, senses) in enumerate(
-        zip(reference.words, reference.stems, reference.senses, strict=True)
-    ):
+    stem_places, synonyms = hypothesis.stem_places, _synonyms(hypothesis, reference)
+    for start, (word, stem) in enumerate(zip(reference.words, reference.stems, strict=True)):
         found = candidates[start]
-        for place in stem_places.get(stem, ()):
+        for place in _near(stem_places.get(stem, ()), start, crowded):
             if words[place] != word:
                 found.append(Candidate(start, 1, place, 1, STEM))
-        if senses:
-            alike = [
-                place
-                for other, others in known_senses
-                if other != word and not senses.isdisjoint(others)
-                for place in places[other]
-            ]
-            found.extend(Candidate(start, 1, place, 1, SYNONYM) for place in sorted(alike))
-    _add_paraphrases(candidates, hypothesis, reference, paraphrases)
+        if alike := synonyms[word]:
+            near = [place for other in alike for place in _near(places[other], start, crowded)]
+            found.extend(Candidate(start, 1, place, 1, SYNONYM) for place in sorted(near))
+    _add_paraphrases(candidates, hypothesis, reference, paraphrases, crowded)
+    if crowded:
+        for start, of_place in enumerate(candidates):
+            of_place.sort(key=lambda match, start=start: abs(match.match_start - start))  # type: ignore[misc]
+            del of_place[_NEAREST:]
     return candidates
+
+
+def _synonyms(hypothesis: Caption, reference: Caption) -> dict[str, list[str]]:
+    """Each word of the reference -> the other words of the hypothesis with a sense of its own."""
+    known = hypothesis.known_senses
+    return {
+        word: [other for other, others in known.items() if other != word and not senses.isdisjoint(others)]
+        for word, senses in dict(zip(reference.words, reference.senses, strict=True)).items()
+    }
+
+
+def _near(places: Sequence[int], start: int, crowded: bool) -> Sequence[int]:
+    """The ascending places, in a crowd those nearest to `start` alone."""
+    if not crowded or len(places) <= _NEAREST:
+        return places
+    middle = bisect_left(places, start)
+    around = places[max(0, middle - _NEAREST) : middle + _NEAREST]
+    return sorted(sorted(around, key=lambda place: abs(place - start))[:_NEAREST])
 
 
 def _add_paraphrases(
@@ -144,28 +165,26 @@ def _add_paraphrases(
     hypothesis: Caption,
     reference: Caption,
     paraphrases: Mapping[int, Mapping[int, int]],
+    crowded: bool,
 ) -> None:
     """First what the reference's phrases become, then what the hypothesis's do; a pair that the table has
     both ways is there twice."""
-    for texts in ((reference, hypothesis), (hypothesis, reference)):
-        places = texts[1].phrase_places
+    for ours, theirs in ((reference, hypothesis), (hypothesis, reference)):
+        places = theirs.phrase_places
         present = places.keys()
-        for start, of_place in enumerate(texts[0].phrases):
+        for start, of_place in enumerate(ours.phrases):
             for length, phrase in of_place:
                 ranks = paraphrases.get(phrase)
                 if not ranks or not (found := ranks.keys() & present):
                     continue
                 for other in sorted(found, key=ranks.__getitem__) if len(found) > 1 else found:
                     other_length, other_places = places[other]
-                    for place in other_places:
-                        if texts[0] is reference:
-                            candidates[start].append(
-                                Candidate(start, length, place, other_length, PARAPHRASE)
-                            )
+                    for place in _near(other_places, start, crowded):
+                        if ours is reference:
+                            match = Candidate(start, length, place, other_length, PARAPHRASE)
                         else:
-                            candidates[place].append(
-                                Candidate(place, other_length, start, length, PARAPHRASE)
-                            )
+                            match = Candidate(place, other_length, start, length, PARAPHRASE)
+                        candidates[match.start].append(match)
 
 
 def _fixed(
@@ -242,7 +261,11 @@ def _take(state: _State, match: Candidate) -> _State:
 
 
 def _branch(states: Sequence[_State], place: int, of_place: Sequence[Candidate]) -> list[_State]:
-    """Each state with each candidate that is free, and without any."""
+    """Each state with each candidate that is free, and without any.
+
+    Of one state's candidates that gain as much and begin a chunk, the distance only grows: what comes after
+    as many as the beam holds is never looked at, and is left out.
+    """
     options = [
         (
             ((1 << match[3]) - 1) << match[2],
@@ -263,18 +286,15 @@ def _branch(states: Sequence[_State], place: int, of_place: Sequence[Candidate])
             add(state)
             continue
         broken = rank + _CHUNK if end >= 0 else rank
+        room: dict[int, int] = {}
         for mask, gain, match_start, match_end, match_following, distance, match in options:
             if used & mask:
                 continue
-            add(
-                (
-                    (rank if match_start == end else broken) - gain,
-                    used | mask,
-                    match_end,
-                    match_following,
-                    (chain, match),
-                )
-            )
+            if match_start == end:
+                add((rank - gain, used | mask, match_end, match_following, (chain, match)))
+            elif left := room.get(gain, _BEAM):
+                room[gain] = left - 1
+                add((broken - gain, used | mask, match_end, match_following, (chain, match)))
             rank += distance
             broken += distance
         add((broken, used, -1, place + 1, chain))

@@ -32,7 +32,7 @@ _INFLECTIONS = [
     *[("ies", "y"), ("s", ""), ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"), ("ed", "")],
     *[("ing", "e"), ("ing", ""), ("er", ""), ("est", ""), ("er", "e"), ("est", "e")],
 ]
-_NO_SENSES: frozenset[int] = frozenset()
+_NO_SENSES: frozenset[str] = frozenset()
 
 
 class SynonymTable:
@@ -47,15 +47,15 @@ class SynonymTable:
             for form in forms.split():
                 self._bases.setdefault(form, []).append(base)
 
-    def senses(self, word: str) -> frozenset[int]:
+    def senses(self, word: str) -> frozenset[str]:
         """The synsets of a word and of its base forms."""
         bases = self._bases.get(word)
         if bases is None:
             bases = [self._regular_base(word)]
         return _NO_SENSES.union(*map(self._senses_of_form, [word, *bases]))
 
-    def _senses_of_form(self, form: str) -> frozenset[int]:
-        return frozenset(map(int, self._synsets.get(form, "").split()))
+    def _senses_of_form(self, form: str) -> frozenset[str]:
+        return frozenset(self._synsets.get(form, "").split())
 
     def _regular_base(self, word: str) -> str:
         """The first base that is a word, '' if none is."""
