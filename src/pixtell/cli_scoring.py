@@ -37,7 +37,7 @@ def evaluate_split(
         check_writable(flags.output)
     records, train_captions = _read_split(flags.dataset, flags.data_dir, flags.split, flags.limit)
     images = {record.image_id: record.image for record in records}
-    scorer = Scorer(_names(metric_flags), _sources(metric_flags, images, train_captions))
+    scorer = Scorer(_names(metric_flags), _sources(metric_flags, images, train_captions, compute.device))
     captioner = Captioner.from_pretrained(model.model, device=compute.device, dtype=compute.dtype)
     with counter("captioning", say) as on_progress:
         evaluation = evaluate(
@@ -68,6 +68,10 @@ def score_files(flags: cli_options.ScoreFlags, metric_flags: cli_options.MetricF
         check_writable(flags.output)
     names = _names(metric_flags)
     hypotheses, references = read_captions(flags.hypotheses, flags.references)
+    if metric_flags.clip is not None and flags.images is None:
+        raise OptionError(
+            f"--clip {metric_flags.clip} needs the pictures; say with --images DIR where they are."
+        )
     images = _images_by_id(flags.images, hypotheses)
     scorer = Scorer(names, _sources(metric_flags, images, None))
     scores = scorer.score(hypotheses, references)
@@ -106,7 +110,7 @@ def compare_systems(
     ] + [file_system(path) for path in flags.captions]
     records, train_captions, where = _compared_images(flags)
     images = {record.image_id: record.image for record in records}
-    scorer = Scorer(_names(metric_flags), _sources(metric_flags, images, train_captions))
+    scorer = Scorer(_names(metric_flags), _sources(metric_flags, images, train_captions, compute.device))
     names = " and ".join(system.name for system in systems)
     with counter("comparing", say) as count:
         comparison = compare(
@@ -161,6 +165,7 @@ def _sources(
     flags: cli_options.MetricFlags,
     images: "Mapping[str, ImageSource]",
     train_captions: Sequence[str] | None,
+    device: str = "auto",
 ) -> "Sources":
     """What some metrics need; train_captions: of the data set, unless a file of others is named."""
     from pixtell.metrics import Sources
@@ -173,7 +178,7 @@ def _sources(
     if flags.clip is not None:
         from pixtell.embedder import Embedder, EmbedderById
 
-        embedder = EmbedderById(Embedder.from_pretrained(flags.clip), images)
+        embedder = EmbedderById(Embedder.from_pretrained(flags.clip, device=device), images)
     return Sources(
         meteor_dir=flags.meteor_dir,
         spice_dir=flags.spice_dir,
