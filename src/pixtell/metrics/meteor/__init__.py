@@ -69,8 +69,8 @@ class _Scorer:
 
     def _best_counts(self, hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> Floats:
         """Counts (images, STATISTICS) of each hypothesis with its best reference."""
-        texts = [self._words(" ".join(words).replace("|||", "").replace("  ", " ")) for words in hypotheses]
-        reference_texts = [[self._words(" ".join(words)) for words in of_image] for of_image in references]
+        texts = [self._words(words) for words in hypotheses]
+        reference_texts = [[self._words(words) for words in of_image] for of_image in references]
         phrases, paraphrases = self._paraphrases([*texts, *chain.from_iterable(reference_texts)])
         best = []
         for text, of_image in zip(texts, reference_texts, strict=True):
@@ -80,7 +80,9 @@ class _Scorer:
             best.append(counts[np.argmax(meteor_of(counts))])
         return np.array(best)
 
-    def _words(self, text: str) -> list[str]:
+    def _words(self, words: Words) -> list[str]:
+        """METEOR's words. "|||" parts captions in what the jar reads; it counts for nothing, as there."""
+        text = " ".join(words).replace("|||", "").replace("  ", " ")
         return meteor_words(text, self._tables.prefixes)
 
     def _paraphrases(self, texts: Iterable[Words]) -> tuple[dict[str, int], dict[int, dict[int, int]]]:

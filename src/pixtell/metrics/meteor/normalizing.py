@@ -63,8 +63,8 @@ def meteor_words(text: str, prefixes: Mapping[str, bool]) -> list[str]:
     for pattern, replacement in _LATER_STEPS:
         text = pattern.sub(replacement, text)
     words = _WORD.findall(text)
-    following = [*words[1:], ""]
-    text = " ".join(_cut_stop(word, after, prefixes) for word, after in zip(words, following, strict=True))
+    followed = zip(words, [*words[1:], ""], strict=False)
+    text = " ".join(_cut_stop(word, following, prefixes) for word, following in followed)
     while "DOTDOTMULTI" in text:
         text = text.replace("DOTDOTMULTI", "DOTMULTI.")
     text = _WIDE_SPACES.sub(" ", text.replace("DOTMULTI", "."))
