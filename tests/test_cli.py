@@ -462,6 +462,79 @@ def test_anyones_captions_are_scored(tmp_path: Path, capsys: Captured) -> None:
     assert said(capsys) == [f"{tmp_path} cannot be written (Is a directory); {STORAGE_ADVICE}"]
 
 
+def test_systems_are_compared_in_one_page(
+    tiny_models: Path, captioned_folder: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    page = tmp_path / "report.html"
+    models = [f"--model={tiny_models / name}" for name in ("clipcap", "lstm")]
+    (captioned_folder / "2.jpg").write_bytes(b"no picture")
+    data = ["--dataset", "folder", "--data-dir", str(captioned_folder)]
+    assert run(["compare", *models, *data, "--metrics", "bleu,length", "--output", str(page)]) == 1
+    html = page.read_text(encoding="utf-8")
+    assert html.count("<article") == 5
+    assert str(tiny_models / "lstm") in html
+    assert "BLEU-4|words:ptb|refs:2|images:5" in html
+    lines = said(capsys)
+    assert any("2.jpg" in line for line in lines)
+    assert lines[-1] == "1 of 6 pictures could not be read."
+
+
+def test_systems_are_compared_on_pictures_alone(model: str, photos: Path, capsys: Captured) -> None:
+    theirs = photos.parent / "theirs.csv"
+    paths = sorted(map(str, (photos / "b.jpg", photos / "inside" / "a.png")))
+    theirs.write_text("path,caption\n" + "".join(f"{path},Two dogs.\n" for path in paths))
+    page = photos.parent / "report.html"
+    flags = ["--model", model, "--captions", str(theirs), "--title", "<both> & more"]
+    assert run(["compare", *flags, str(photos), "--output", str(page)]) == 0
+    html = page.read_text(encoding="utf-8")
+    assert "&lt;both&gt; &amp; more" in html
+    assert "BLEU" not in html
+    assert html.count("Two dogs.") >= 2
+    assert said(capsys) == [f"2 images are in {page}; open it in a browser."]
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("photo.jpg", "No system is named; give --model nano --model nano-lstm, or --captions FILE."),
+        ("--model nanno photo.jpg", "There is no model 'nanno'"),
+        ("--model nano", "Nothing to caption is named; give pictures or a folder, or --dataset NAME."),
+        ("--model nano photo.jpg --dataset shapes", "Both pictures and --dataset shapes are named; give one"),
+        ("--model nano --model nano photo.jpg", "'nano' is named more than once; name each system once."),
+        ("--model nano photo.jpg --metrics meteo", "Unknown metric 'meteo'; choose from bleu"),
+        ("--model nano photo.jpg --metrics spice", "SPICE runs from jars of your own; say with --spice-dir"),
+        (
+            "--model nano photo.jpg --metrics clipscore",
+            "CLIPScore needs the pictures and a CLIP; give --clip",
+        ),
+        ("--model nano photo.jpg --spice-dir absent", "absent"),
+        ("--model nano photo.jpg --limit 0", "--limit 0 is not above zero"),
+        ("--captions absent.json photo.jpg", "absent.json"),
+    ],
+)
+def test_compare_refuses_before_it_begins(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, flags: str, sentence: str
+) -> None:
+    assert run(["compare", *flags.split(), "--output", "report.html"]) == 2
+    [line] = said(capsys)
+    assert sentence in line
+    assert not Path("report.html").exists()
+
+
+def test_score_refuses_before_it_begins(tmp_path: Path, capsys: Captured) -> None:
+    hypotheses = tmp_path / "h.csv"
+    hypotheses.write_text("image_id,caption\n1,A dog.\n")
+    files = ["--hypotheses", str(hypotheses), "--references", str(hypotheses)]
+    assert run(["score", *files, "--clip", "any"]) == 2
+    assert said(capsys) == ["--clip any needs the pictures; say with --images DIR where they are."]
+    assert run(["score", *files, "--clip", "any", "--images", str(hypotheses)]) == 2
+    assert said(capsys) == [f"--images {hypotheses} is no folder; give the folder that holds the pictures."]
+    assert run(["score", *files, "--metrics", "novel"]) == 2
+    assert said(capsys)[0].endswith("was given none; give --train-captions FILE.")
+    assert run(["score", *files, "--metrics", "novel", "--train-captions", str(hypotheses)]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["novel", "0.0000"]
+
+
 def test_features_are_extracted_split_by_split(
     tiny_models: Path, captioned_folder: Path, tmp_path: Path, capsys: Captured
 ) -> None:
