@@ -1,5 +1,6 @@
 """What people type: what goes to stdout and stderr, the exit code, and one sentence for each bad input."""
 
+import importlib.metadata
 import json
 import os
 import re
@@ -356,6 +357,11 @@ def test_help_is_quick_and_complete() -> None:
         assert re.search(rf"^  {name} ", done.stdout, re.MULTILINE)
     seconds = ended.children_user - started.children_user + ended.children_system - started.children_system
     assert seconds < 0.35
+
+
+def test_the_version(capsys: Captured) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"pixtell {importlib.metadata.version('pixtell')}\n"
 
 
 def test_nothing_typed_shows_the_help(capsys: Captured) -> None:

@@ -10,7 +10,7 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -84,8 +84,20 @@ def _explain_usage(error: "typer.BadParameter") -> str:
     return f"{problem}{' See' if problem.endswith('?') else '; see'} {where} --help."
 
 
-def _no_command() -> None:
-    """Without this callback typer would make a program of a lone command."""
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        show(f"pixtell {version('pixtell')}")
+        raise typer.Exit
+
+
+def _no_command(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What comes before a command."""
 
 
 def _not_called() -> None:
