@@ -20,11 +20,13 @@ pytestmark = [pytest.mark.java, pytest.mark.flickr8k, pytest.mark.long]
 
 NUM_IMAGES = 1000
 # Put into captions so that the words are not all plain; as text, and so cut by nothing but the jar.
-HARD = r"""
-    don't U.S. 3.5 1,000 x-ray 1980's ... -- 'n' e.g. i.e. Dr. No. 5 p.m. (paren) a/b $5 50% end. ..dots.. a....b
-    'tis children's men's ''q'' ``q`` co-op-er-ate -5 a,b , ' a'1 1's x.y.z. mice ran went children""".split()
-HARD += ["\u201cquoted\u201d", "\u2018so\u2019", "na\xefve", "\xdcn\xef", "\u65e5\u672c\u8a9e", "\U0001f600", "\u2013"]
-HARD += ["you\u2019re", "2\xa01/2", "\u03a3\u0391\u03a3", "\x01", "\x1b", "\u2028", "\xdf", "\ufb01sh", "\u0130x", "\t"]
+PLAIN_HARD = """
+    don't U.S. 3.5 1,000 x-ray 1980's ... -- 'n' e.g. i.e. Dr. No. 5 p.m. (paren) a/b $5 50% end. ..dots..
+    a....b 'tis children's men's ''q'' ``q`` co-op-er-ate -5 a,b , ' a'1 1's x.y.z. mice ran went children"""
+WIDE_HARD = """
+    \u201cquoted\u201d \u2018so\u2019 you\u2019re \u2013 na\xefve \xdcn\xef \ufb01sh \xdf \u65e5\u672c\u8a9e
+    \U0001f600 2\xa01/2 \u03a3\u0391\u03a3 \u0130x \x01 \x1b \u2028 \t"""
+HARD = [word for line in (PLAIN_HARD + WIDE_HARD).split("\n") for word in line.split(" ") if word]
 
 
 class Jar:
@@ -143,7 +145,7 @@ def like_a_machine(choose: random.Random, own: str, other: str) -> str:
 def with_hard_words(choose: random.Random, caption: str) -> str:
     words = caption.split(" ")
     for _ in range(choose.randrange(4)):
-        words.insert(choose.randrange(len(words) + 1), choose.choice(HARD)))
+        words.insert(choose.randrange(len(words) + 1), choose.choice(HARD))
     return " ".join(words)
 
 
