@@ -7,7 +7,6 @@ the numbers mean.
 All drawings are 320 units wide, the width of a phone's page, so that their letters stay as large as the text.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -58,42 +57,49 @@ class Series:
 
 @dataclass(frozen=True)
 class Bins:
-    """Equal bins from `start`, `width` wide; the last one also takes all that lies beyond."""
+    """Equal bins from 0 up, `width` wide; the last one also takes all that lies beyond.
 
-    start: float
+    whole_numbers: what falls into them are such. is_open: something lies beyond the last one.
+    """
+
     width: float
     count: int
-    is_open: bool = False  # something lies beyond the last bin
+    whole_numbers: bool
+    is_open: bool
 
     @property
     def stop(self) -> float:
-        return self.start + self.width * self.count
+        return self.width * self.count
+
+    def place(self, value: float) -> int:
+        """The number of the bin that a value falls into."""
+        return min(max(math.floor(value / self.width + 1e-9), 0), self.count - 1)
 
     def shares(self, values: Sequence[float]) -> list[float]:
         """The share of the values in each bin."""
         counts = [0] * self.count
         for value in values:
-            place = math.floor((value - self.start) / self.width + 1e-9)
-            counts[min(max(place, 0), self.count - 1)] += 1
+            counts[self.place(value)] += 1
         return [count / max(1, len(values)) for count in counts]
 
 
 def bins_for(values: Sequence[float], *, whole_numbers: bool, max_bins: int = 30) -> Bins:
-    """Bins for values from 0 up; the rarest hundredth may fall into the last one.
+    """Bins for values from 0 up; the largest hundredth may fall into the last one.
 
-    whole_numbers: each bin holds as many of them, and 0 is a value like others.
+    whole_numbers: each bin holds as many of them, and values far from the others fall into the last one, too.
     """
     ordered = sorted(values)
-    top = quantile(ordered, 0.99) if ordered else 1.0
+    top = max(0.0, quantile(ordered, 0.99)) if ordered else 1.0
     width: float
     if whole_numbers:
+        top = min(top, 4 * quantile(ordered, 0.5) + 10) if ordered else top
         width = max(1, math.ceil((top + 1) / max_bins))
         count = math.floor(top / width) + 1
     else:
         width = _nice_step((top or 1.0) / max_bins)
         count = max(1, math.ceil(top / width + 1e-9))
     beyond = width * count + (0 if whole_numbers else 1e-9)
-    return Bins(0, width, count, is_open=bool(ordered) and ordered[-1] >= beyond)
+    return Bins(width, count, whole_numbers, is_open=bool(ordered) and ordered[-1] >= beyond)
 
 
 def histogram(
@@ -103,28 +109,28 @@ def histogram(
 
     outline: values whose shares are drawn as a dashed line over the bars.
     """
-    plot = _Plot(bins.start, bins.stop, 0, top_share, height=HISTOGRAM_HEIGHT)
-    bar = plot.x(bins.start + bins.width) - plot.x(bins.start)
+    plot = _Plot(0, bins.stop, 0, top_share, height=HISTOGRAM_HEIGHT)
+    bar = plot.x(bins.width) - plot.x(0)
     gap = 1 if bar > 4 else 0.4
     bars = [
-        f"M{plot.x(bins.start + place * bins.width) + gap / 2:.1f} {plot.bottom:.1f}"
+        f"M{plot.x(place * bins.width) + gap / 2:.1f} {plot.bottom:.1f}"
         f"v{plot.y(share) - plot.bottom:.1f}h{bar - gap:.1f}V{plot.bottom:.1f}Z"
         for place, share in enumerate(bins.shares(values))
         if share
     ]
-    whole = float(bins.width).is_integer()  # a bar of whole numbers stands over the middle of its place
-    parts = [plot.frame(_percent, y_ticks=(0, top_share), x_shift=bins.width / 2 if whole else 0, last=bins)]
+    shift = bins.width / 2 if bins.whole_numbers else 0  # a bar of whole numbers stands over its number
+    parts = [plot.frame(_percent, y_ticks=(0, top_share), x_shift=shift, last=bins)]
     parts.append(f'<path class="bars {_class(index)}" d="{"".join(bars)}"/>')
     if outline:
         steps = [
-            f"V{plot.y(share):.1f}H{plot.x(bins.start + (place + 1) * bins.width):.1f}"
+            f"V{plot.y(share):.1f}H{plot.x((place + 1) * bins.width):.1f}"
             for place, share in enumerate(bins.shares(outline))
         ]
-        path = f"M{plot.x(bins.start):.1f} {plot.bottom:.1f}{''.join(steps)}V{plot.bottom:.1f}"
+        path = f"M{plot.x(0):.1f} {plot.bottom:.1f}{''.join(steps)}V{plot.bottom:.1f}"
         parts.append(f'<path class="outline" d="{path}"/>')
     if values:
         median = quantile(sorted(values), 0.5)
-        middle = (math.floor(median / bins.width) + 0.5) * bins.width if whole else median
+        middle = bins.place(median) * bins.width + shift if bins.whole_numbers else median
         x = plot.x(min(middle, bins.stop))
         parts.append(f'<path class="median" d="M{x:.1f} {plot.bottom:.1f}V{plot.top - 2}"/>')
         parts.append(f'<path class="median-mark" d="M{x:.1f} {plot.top}l-4-7h8Z"/>')
@@ -140,11 +146,9 @@ def line_chart(series: Sequence[Series], *, from_zero: bool) -> str:
     low, high = min(y for _, y in points), max(y for _, y in points)
     low = min(0.0, low) if from_zero else low
     ticks = nice_ticks(low, high, 4)
-    plot = _Plot(
-        min(x for x, _ in points), max(x for x, _ in points), ticks[0], ticks[-1], height=LINES_HEIGHT
-    )
+    plot = _Plot(0, max(x for x, _ in points), ticks[0], ticks[-1], height=LINES_HEIGHT)
     parts = [plot.frame(_plain, y_ticks=ticks)]
-    ends = []
+    ends, letters = [], []
     for line in series:
         kind, places = line.index % NUM_COLOURS, [(plot.x(x), plot.y(y)) for x, y in thinned(line.points)]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
@@ -154,8 +158,9 @@ def line_chart(series: Sequence[Series], *, from_zero: bool) -> str:
             f'<path class="mark s{kind}" transform="translate({x:.1f} {y:.1f})" d="{_MARKERS[kind]}"/>'
             for x, y in _every_few(places)
         ]
-        ends.append((places[-1][1], places[-1][0], line.letter, kind))
-    for y, (_, x, letter, kind) in zip(_apart([end[0] for end in ends]), ends, strict=True):
+        ends.append(places[-1])
+        letters.append((kind, line.letter))
+    for (kind, letter), (x, y) in zip(letters, _apart(ends), strict=True):
         parts.append(f'<text class="end s{kind}" x="{x + 7:.1f}" y="{y + 4:.1f}">{letter}</text>')
     return "".join(parts)
 
@@ -276,12 +281,17 @@ def _every_few(places: Sequence[tuple[float, float]]) -> Sequence[tuple[float, f
     return places[::-1][::size]
 
 
-def _apart(heights: Sequence[float]) -> list[float]:
-    """The same heights, moved down where letters would lie on each other."""
-    moved = list(heights)
-    order = sorted(range(len(heights)), key=heights.__getitem__)
-    for above, below in itertools.pairwise(order):
-        moved[below] = max(moved[below], moved[above] + _LETTER_HEIGHT)
+def _apart(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The same places, moved down where letters would lie on each other."""
+    moved = list(places)
+    done: list[int] = []
+    for index in sorted(range(len(places)), key=lambda index: places[index][1]):
+        x, y = places[index]
+        for other in done:
+            if abs(moved[other][0] - x) < _LETTER_HEIGHT:
+                y = max(y, moved[other][1] + _LETTER_HEIGHT)
+        moved[index] = (x, y)
+        done.append(index)
     return moved
 
 

@@ -142,8 +142,8 @@ def _score_group(metric: str, values: Mapping[int, Sequence[float]]) -> list[Fig
 
 
 def _top_share(bins: Bins, groups: Sequence[Sequence[float]]) -> float:
-    """The share of the highest bar over all groups, up to whole tenths: the common scale."""
-    highest = max(max(bins.shares(values)) for values in groups if values)
+    """The share of the highest bar over all groups, rounded up to a twentieth: the common scale."""
+    highest = max((max(bins.shares(values)) for values in groups if values), default=0.0)
     return math.ceil(highest * 20 - 1e-9) / 20
 
 

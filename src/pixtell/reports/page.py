@@ -75,8 +75,8 @@ def _view(comparison: Comparison) -> dict[str, Any]:
         **_picture_view(comparison, words),
     }
     sections = (
-        ("scores", "Scores", view["tables"]),
-        ("distributions", "Distributions", True),
+        ("scores", view["scores_heading"], view["tables"]),
+        ("distributions", "Distributions", view["length_figures"] or view["score_figures"]),
         ("training", "Training", view["curve_figures"]),
         ("notes", "How this page was made", view["notes"]),
         ("pictures", "The pictures", True),
@@ -86,6 +86,7 @@ def _view(comparison: Comparison) -> dict[str, Any]:
 
 def _score_view(comparison: Comparison) -> dict[str, Any]:
     leading = headline_of(metrics_of(system.scores for system in comparison.systems))
+    tables = score_tables(comparison)
     return {
         "systems": [
             {
@@ -103,7 +104,8 @@ def _score_view(comparison: Comparison) -> dict[str, Any]:
         ],
         "headline_label": label_for(leading) if leading is not None else "",
         "findings": findings(comparison),
-        "tables": score_tables(comparison),
+        "tables": tables,
+        "scores_heading": "Scores" if any(table.id == "quality" for table in tables) else "In numbers",
         "has_differences": bool(comparison.differences),
         "reading": reading(comparison),
         "metrics": explanations(comparison),

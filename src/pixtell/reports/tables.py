@@ -145,11 +145,11 @@ def reading(comparison: Comparison) -> list[str]:
             "the same kind it would lie in there about 19 times out of 20 (bootstrap over the pictures)."
         )
     if comparison.differences:
-        several = ", corrected for there being several systems (Holm)" if len(comparison.systems) > 2 else ""
+        several = ", corrected for several systems after Holm" if len(comparison.systems) > 2 else ""
         sentences.append(
             "A difference counts as real where swapping the two systems' captions at random, picture by "
             "picture, gives one as large in fewer than 5 cases of 100 (p below 0.05; paired randomisation "
-            f"test {several}); “no difference shown” does not mean that there is none."
+            f"test{several}); “no difference shown” does not mean that there is none."
         )
     return sentences
 
