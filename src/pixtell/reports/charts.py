@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pixtell.reports.metric_notes import MINUS
+from pixtell.reports.metric_notes import MINUS, format_percent
 
 NUM_COLOURS = 6  # classes s0 .. s5 in comparison.css
 PEOPLE = -1  # in the place of a system's number
@@ -119,7 +119,7 @@ def histogram(
         if share
     ]
     shift = bins.width / 2 if bins.whole_numbers else 0  # a bar of whole numbers stands over its number
-    parts = [plot.frame(_percent, y_ticks=(0, top_share), x_shift=shift, last=bins)]
+    parts = [plot.frame(format_percent, y_ticks=(0, top_share), x_shift=shift, last=bins)]
     parts.append(f'<path class="bars {_class(index)}" d="{"".join(bars)}"/>')
     if outline:
         steps = [
@@ -304,7 +304,3 @@ def _nice_step(least: float) -> float:
 def _plain(value: float) -> str:
     """A number of an axis: '1,000', '0.25'."""
     return f"{value:,.10g}".replace("-", MINUS) if value else "0"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"

@@ -149,7 +149,7 @@
     const state = new URLSearchParams(location.hash.slice(1));
     for (const [key, control] of Object.entries(controls)) write(control, state.get(key) ?? defaults[key]);
     update();
-    if (isState(location.hash)) byId("pictures").scrollIntoView({ behavior: "instant" });
+    if (isState(location.hash)) byId("pictures").scrollIntoView();
   }
 
   function update() {

@@ -22,7 +22,7 @@ from pixtell.reports.charts import (
 )
 from pixtell.reports.comparison import Comparison
 from pixtell.reports.curves import points_of
-from pixtell.reports.metric_notes import format_value, label_for
+from pixtell.reports.metric_notes import format_percent, format_value, label_for
 from pixtell.reports.tables import letter_of
 
 _CURVES = {
@@ -136,7 +136,7 @@ def _score_group(metric: str, values: Mapping[int, Sequence[float]]) -> list[Fig
             f"median {median}.",
         )
         zeros = sum(value <= 0 for value in found) / len(found)
-        summary = f"median {median}" + (f", {zeros:.0%} at 0" if zeros >= 0.05 else "")
+        summary = f"median {median}" + (f", {format_percent(zeros)} at 0" if zeros >= 0.05 else "")
         figures.append(Figure(chart, system=index, summary=summary))
     return figures
 

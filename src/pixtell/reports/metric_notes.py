@@ -124,3 +124,8 @@ def format_change(metric: str, value: float) -> str:
 def format_p(p_value: float) -> str:
     """'p = 0.003'; below a thousandth 'p < 0.001'."""
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+
+
+def format_percent(share: float) -> str:
+    """A share as the page writes it: '88 %'."""
+    return f"{100 * share:.0f} %"

@@ -160,7 +160,9 @@ def _subtitle(comparison: Comparison) -> str:
 def _rules_for_chips(num_metrics: int) -> str:
     """Style rules that let the score stand out that the pictures are sorted by."""
     places = range(num_metrics)
-    return "".join(f'[data-metric="{place}"] [data-m="{place}"]{{color:var(--text)}}\n' for place in places)
+    return "".join(
+        f'[data-metric="{place}"] [data-m="{place}"] {{ color: var(--text); }}\n' for place in places
+    )
 
 
 def _policy(css: str, script: str) -> str:

@@ -16,11 +16,13 @@ from pixtell.reports.metric_notes import (
     HEADLINES,
     format_change,
     format_p,
+    format_percent,
     format_value,
     label_for,
     note_for,
 )
 
+_FIRST_STRONG_ISOLATE, _POP_ISOLATE = "\u2068", "\u2069"
 _CAPTIONS = {
     "quality": "How good the captions are, with 95 % intervals",
     "description": "What the captions look like, with 95 % intervals where there are any",
@@ -73,6 +75,11 @@ class Explanation:
 def letter_of(index: int) -> str:
     """What a system is called in small: A, B, ... Z, then S27."""
     return chr(ord("A") + index) if index < 26 else f"S{index + 1}"
+
+
+def isolated(name: str) -> str:
+    """A name for the middle of a sentence: one written from right to left must not turn the rest of it."""
+    return name if name.isascii() else f"{_FIRST_STRONG_ISOLATE}{name}{_POP_ISOLATE}"
 
 
 def metrics_of(scores: Iterable[Mapping[str, Score]]) -> list[str]:
@@ -132,7 +139,7 @@ def findings(comparison: Comparison) -> list[str]:
         if metric in system.scores:
             found = comparison.differences.get((system.name, metric))
             values = (system.scores[metric].value, first.scores[metric].value)
-            sentences.append(_finding(metric, (system.name, first.name), values, found))
+            sentences.append(_finding(metric, (isolated(system.name), isolated(first.name)), values, found))
     return [*sentences, *_against_people(comparison, metric)]
 
 
@@ -260,6 +267,7 @@ def _against_people(comparison: Comparison, metric: str) -> list[str]:
     if metric != "CIDEr-D" or len(shares) < 2 or not all(map(math.isfinite, shares.values())):
         return []
     return [
-        f"Against one person's caption scored like a system's, {first.name} comes to {shares['BLEU-1']:.0%} "
-        f"in BLEU-1 and to {shares[metric]:.0%} in CIDEr-D. BLEU alone flatters; CIDEr-D is the honest gap."
+        f"Against one person's caption scored like a system's, {isolated(first.name)} comes to "
+        f"{format_percent(shares['BLEU-1'])} in BLEU-1 and to {format_percent(shares[metric])} in CIDEr-D. "
+        f"BLEU alone flatters; CIDEr-D is the honest gap."
     ]
