@@ -118,7 +118,7 @@ def format_value(metric: str, value: float | None) -> str:
 def format_change(metric: str, value: float) -> str:
     """A difference with its sign: '+0.045', '0.000', and below 0 a minus sign."""
     text = format_value(metric, value)
-    return f"+{text}" if value > 0 and text.strip("0.") else text
+    return f"+{text}" if value > 0 and math.isfinite(value) and text.strip("0.") else text
 
 
 def format_p(p_value: float) -> str:
