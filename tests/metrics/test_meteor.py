@@ -296,7 +296,9 @@ def test_no_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(ScoringError, match=r"meteor-1\.5\.jar and .*paraphrase-en\.gz, which are not there"):
+    with pytest.raises(
+        ScoringError, match=r"cannot be found \(.*meteor-1\.5\.jar and .*paraphrase-en\.gz\): run `pip"
+    ):
         meteor(tmp_path / "absent")
 
 

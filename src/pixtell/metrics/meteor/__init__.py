@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from pixtell.metrics.corpus import Corpus, Floats, Values, Words
-from pixtell.metrics.meteor.alignment import Caption, align
+from pixtell.metrics.meteor.alignment import CHUNKS, Caption, align
 from pixtell.metrics.meteor.normalizing import meteor_words
 from pixtell.metrics.meteor.paraphrases import MAX_PHRASE
-from pixtell.metrics.meteor.scoring import CHUNKS, is_perfect, meteor_of
+from pixtell.metrics.meteor.scoring import is_perfect, meteor_of
 from pixtell.metrics.meteor.stemming import stem
 from pixtell.metrics.meteor.tables import Tables
 

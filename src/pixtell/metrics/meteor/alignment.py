@@ -16,8 +16,8 @@ As in Meteor 1.5's `Aligner`, and with the order of its candidates, for that dec
 - captions of equal words match word by word, exactly.
 
 One thing is not the jar's. Where the lengths of the two captions multiply to over half a million (two of
-700 words, or one of 10,000 and one of 50), a word's candidates are those nearest to its own place: the
-search would take minutes otherwise, and the jar far more memory than it is given.
+700 words, or one of 10,000 and one of 50), only the eight candidates nearest to a word's own place are
+looked at: the search could take minutes otherwise.
 """
 
 from bisect import bisect_left
@@ -28,8 +28,8 @@ from operator import itemgetter
 from typing import NamedTuple
 
 # Lengths of hypothesis and reference, function words in each; then for each kind of match the matched
-# content words of both and the matched function words of both; chunks; matched words of both.
-STATISTICS = 23
+# content words of both and the matched function words of both; chunks (column 20); matched words of both.
+STATISTICS, CHUNKS, MATCHED = 23, 20, 21
 EXACT, STEM, SYNONYM, PARAPHRASE = range(4)
 
 _BEAM = 40
@@ -136,8 +136,8 @@ def _candidates(
             found.extend(Candidate(start, 1, place, 1, SYNONYM) for place in sorted(near))
     _add_paraphrases(candidates, hypothesis, reference, paraphrases, crowded)
     if crowded:
-        for start, of_place in enumerate(candidates):
-            of_place.sort(key=lambda match, start=start: abs(match.match_start - start))  # type: ignore[misc]
+        for of_place in candidates:
+            of_place.sort(key=lambda match: abs(match.match_start - match.start))
             del of_place[_NEAREST:]
     return candidates
 
@@ -313,7 +313,7 @@ def _count(hypothesis: Caption, reference: Caption, matches: Sequence[Candidate]
         functions = sum(reference.is_function[start : start + length])
         row[first + 1] += length - functions
         row[first + 3] += functions
-        row[21] += match_length
-        row[22] += length
-    row[20] = chunks
+        row[MATCHED] += match_length
+        row[MATCHED + 1] += length
+    row[CHUNKS] = chunks
     return row

@@ -5,8 +5,8 @@ paraphrase. Out: a `ParaphraseTable` that says which phrases of some captions pa
 know alignment.
 
 The table has five million entries. It is kept as hashes alone, 64 bits a phrase and a paraphrase, in the
-order of the file: 50 MB, read in seconds. Two different phrases of a corpus and the table with one hash are
-a chance of one in a million million.
+order of the file: 50 MB, read in seconds. That a phrase of the captions has the hash of another in the table
+is one chance in ten million for captions with a million phrases.
 """
 
 import gzip
@@ -106,7 +106,8 @@ def _spans(text: bytes) -> tuple[Bytes, Places, Places]:
 
 
 def _hash_spans(data: Bytes, starts: Places, ends: Places) -> Hashes:
-    """64 bits for each span, of eight bytes at a time; spans of up to eight bytes never share them."""
+    """64 bits for each span, of eight bytes at a time; spans of one length up to eight never share
+    them."""
     eights = np.ndarray((len(data) - 7,), "<u8", data, strides=(1,))  # the eight bytes from each place on
     left = ends - starts
     hashes = left.astype(np.uint64) * _FACTOR

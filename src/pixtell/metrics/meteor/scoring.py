@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pixtell.metrics.corpus import Floats
+from pixtell.metrics.meteor.alignment import CHUNKS, MATCHED
 
 _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
 _KIND_WEIGHTS = (1.0, 0.6, 0.8, 0.6)  # exact, stem, synonym, paraphrase
-CHUNKS = 20  # their column
 
 
 def meteor_of(counts: Floats) -> Floats:
@@ -28,7 +28,7 @@ def meteor_of(counts: Floats) -> Floats:
         )
         recall = _weighted(counts, 5) / (_DELTA * (reference - counts[:, 3]) + (1 - _DELTA) * counts[:, 3])
         f_mean = 1 / ((1 - _ALPHA) / precision + _ALPHA / recall)
-        fragmentation = counts[:, CHUNKS] / ((counts[:, 21] + counts[:, 22]) / 2)
+        fragmentation = counts[:, CHUNKS] / ((counts[:, MATCHED] + counts[:, MATCHED + 1]) / 2)
         fragmentation[is_perfect(counts)] = 0.0
         values = f_mean * (1 - _GAMMA * fragmentation**_BETA)
     return np.nan_to_num(np.maximum(values, 0.0), nan=0.0)
@@ -36,7 +36,7 @@ def meteor_of(counts: Floats) -> Floats:
 
 def is_perfect(counts: Floats) -> npt.NDArray[np.bool_]:
     """Whether all words match in one chunk: no penalty, and no chunk in the sum over a corpus."""
-    whole = (counts[:, 21] == counts[:, 0]) & (counts[:, 22] == counts[:, 1])
+    whole = (counts[:, MATCHED] == counts[:, 0]) & (counts[:, MATCHED + 1] == counts[:, 1])
     perfect: npt.NDArray[np.bool_] = whole & (counts[:, CHUNKS] == 1)
     return perfect
 

@@ -84,8 +84,8 @@ class Tables:
         """Raises: ScoringError where the folder, a file or a part of it is missing or damaged."""
         directory = _installed_directory() if directory is None else directory
         paths = [directory / _JAR, directory / _PARAPHRASES]
-        if missing := [str(path) for path in paths if not path.is_file()]:
-            raise ScoringError(f"METEOR reads {' and '.join(missing)}, which are not there: {_HINT}.")
+        if missing := [str(path) for path in paths if not _is_file(path)]:
+            raise ScoringError(f"METEOR's tables cannot be found ({' and '.join(missing)}): {_HINT}.")
         functions, prefixes, exceptions, synsets = _read_lists(paths[0])
         try:
             synonyms = SynonymTable(exceptions, synsets)
@@ -108,6 +108,13 @@ def _installed_directory() -> Path:
     return Path(places[0], "meteor")
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a folder above it is closed to us
+        return False
+
+
 def _read_lists(jar: Path) -> list[list[str]]:
     """The lines of each of `_LISTS`."""
     try:
@@ -115,7 +122,7 @@ def _read_lists(jar: Path) -> list[list[str]]:
             texts = [archive.read(name).decode("utf-8") for name in _LISTS]
     except KeyError as cause:
         raise ScoringError(f"{jar} is not Meteor 1.5 ({cause.args[0]}): {_HINT}.") from cause
-    except (OSError, zipfile.BadZipFile, zlib.error, UnicodeDecodeError, RuntimeError) as cause:
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, UnicodeDecodeError, RuntimeError) as cause:
         raise ScoringError(f"{jar} cannot be read ({cause}): {_HINT}.") from cause
     return [text.removesuffix("\n").split("\n") for text in texts]
 
