@@ -59,7 +59,7 @@ def comparison_page(comparison: Comparison) -> str:
 def _view(comparison: Comparison) -> dict[str, Any]:
     """What the template reads."""
     words = CaptionWords.of(comparison)
-    css = _read("comparison.css") + _rules_for_chips(len(per_image_metrics(comparison)))
+    css = _read("comparison.css") + _rules(comparison)
     script = _read("comparison.js")
     view = {
         "title": comparison.title,
@@ -157,12 +157,16 @@ def _subtitle(comparison: Comparison) -> str:
     return f"{pictures}, {each}"
 
 
-def _rules_for_chips(num_metrics: int) -> str:
-    """Style rules that let the score stand out that the pictures are sorted by."""
-    places = range(num_metrics)
-    return "".join(
-        f'[data-metric="{place}"] [data-m="{place}"] {{ color: var(--text); }}\n' for place in places
-    )
+def _rules(comparison: Comparison) -> str:
+    """The style rules that hang on how much there is to show: tables of equal columns, wide enough for a
+    difference with its interval, and the score standing out that the pictures are sorted by."""
+    num_columns = len(comparison.systems) + bool(comparison.yardstick)
+    rules = [f"table {{ min-width: {8 + 12 * num_columns}rem; }}"]
+    rules += [
+        f'[data-metric="{place}"] [data-m="{place}"] {{ color: var(--text); }}'
+        for place in range(len(per_image_metrics(comparison)))
+    ]
+    return "\n".join(rules)
 
 
 def _policy(css: str, script: str) -> str:
