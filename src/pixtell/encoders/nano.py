@@ -151,7 +151,7 @@ def load_nano_encoder(spec: EncoderSpec, *, base_dir: Path | None = None) -> Nan
 
     Raises: EncoderError where the directory is absent, cut short, or another encoder's.
     """
-    directory = _directory_of(spec, base_dir)
+    directory = nano_directory(spec, base_dir)
     config = _read_config(directory)
     encoder = NanoEncoder(config=config, output=spec.output)
     from safetensors.torch import load_file
@@ -168,7 +168,8 @@ def load_nano_encoder(spec: EncoderSpec, *, base_dir: Path | None = None) -> Nan
     return freeze(encoder)
 
 
-def _directory_of(spec: EncoderSpec, base_dir: Path | None) -> Path:
+def nano_directory(spec: EncoderSpec, base_dir: Path | None) -> Path:
+    """The directory of a nano encoder. Raises: EncoderError for a hub id or a URL."""
     if spec.path is not None:
         return Path(base_dir or ".", spec.path)
     if spec.name != "nano":

@@ -1,0 +1,161 @@
+"""From options to a contrastive objective: which towers, which pairs.
+
+In: what the user asked for of `pixtell train-encoder --objective contrastive`. Out: the objective, ready for
+the loop.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from pixtell.augment import ViewOptions, random_views
+from pixtell.datasets.records import CaptionedImage
+from pixtell.devices import Placement
+from pixtell.encoders import EncoderSpec
+from pixtell.encoders.clip_towers import load_clip_towers
+from pixtell.encoders.nano import STRIDE, NanoEncoder, NanoEncoderConfig, load_nano_encoder
+from pixtell.encoders.nano_text import NanoTextConfig, NanoTowers, has_text_tower, load_nano_towers
+from pixtell.encoders.towers import Towers
+from pixtell.errors import DatasetError, OptionError
+from pixtell.images import Preprocess
+from pixtell.tokenizers import WordTokenizer
+from pixtell.training.contrastive import CaptionedImages, Contrastive, ContrastiveOptions
+from pixtell.training.image_memory import SOURCE_SIZE, load_split_images
+from pixtell.training.run_options import DataOptions, EncoderOptions, EncoderRunOptions
+from pixtell.training.split_records import Report, read_splits
+
+_STATISTICS_IMAGES, _STATISTICS_BATCH = 512, 64  # that a new encoder's norms take their statistics from
+
+
+def make_contrastive(
+    data: DataOptions,
+    what: EncoderOptions,
+    run: EncoderRunOptions,
+    spec: EncoderSpec | None,
+    placement: Placement,
+    report: Report,
+) -> Contrastive:
+    """spec: what --init-from names, of kind nano or clip; None for new towers.
+
+    Raises: OptionError, DatasetError, EncoderError.
+    """
+    train_records, val_records = (
+        _with_text(records, split, report)
+        for split, records in zip(("train", "val"), read_splits(data, report), strict=True)
+    )
+    towers = choose_towers(what, spec, [text for record in train_records for text in record.captions])
+    options = ContrastiveOptions(
+        view_size=_view_size(what, towers),
+        batch_size=run.batch_size or ContrastiveOptions.batch_size,
+        chunk_size=what.chunk_size,
+        captions_per_image=what.captions_per_image,
+        views=ViewOptions(min_area=what.min_area or 1.0),
+        seed=run.seed,
+    )
+    preprocess = towers.preprocess
+    memory = replace(preprocess, size=max(SOURCE_SIZE, preprocess.size))
+    train = _load_pairs(train_records, memory, towers, report)
+    val = _load_pairs(val_records, preprocess, towers, report)
+    if spec is None:
+        assert isinstance(towers, NanoTowers)
+        settle_statistics(towers.image.encoder, train.images, options.view_size)
+    report(
+        f"{len(train.images):,} training and {len(val.images):,} validation images, "
+        f"{len(train.text_ids):,} and {len(val.text_ids):,} different captions, "
+        f"{sum(p.numel() for p in towers.parameters()):,} parameters"
+    )
+    return Contrastive(towers=towers, train=train, val=val, options=options, device=placement.device)
+
+
+def choose_towers(what: EncoderOptions, spec: EncoderSpec | None, captions: Sequence[str]) -> Towers:
+    """The towers to train, in training's hands: every parameter has a gradient.
+
+    captions: a new text tower's words are those seen often enough in them.
+    Raises: OptionError, DatasetError, EncoderError.
+    """
+    if spec is not None and (spec.kind == "clip" or has_text_tower(spec)):
+        _refuse_new_text(what)
+        towers: Towers = load_clip_towers(spec) if spec.kind == "clip" else load_nano_towers(spec)
+        return towers.requires_grad_(True)
+    encoder = (
+        NanoEncoder(config=NanoEncoderConfig(width=what.encoder_width, image_size=what.image_size))
+        if spec is None
+        else load_nano_encoder(spec)
+    )
+    tokenizer = WordTokenizer.train(captions, min_count=what.min_count)
+    config = NanoTextConfig(width=what.text_width, dropout=what.text_dropout)
+    return NanoTowers(encoder=encoder, config=config, tokenizer=tokenizer).requires_grad_(True)
+
+
+@torch.no_grad()
+def settle_statistics(encoder: NanoEncoder, images: torch.Tensor, view_size: int) -> None:
+    """Give the norms of a new encoder the statistics of some images, uint8 (N, 3, S, S), as they are before
+    training: contrastive training leaves statistics alone, and without any the activations would fade."""
+    norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
+    momentum = [norm.momentum for norm in norms]
+    plain = ViewOptions(min_area=1.0, flip=0.0, colour=0.0)
+    encoder.train()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over batches
+    for part in torch.split(images[:_STATISTICS_IMAGES], _STATISTICS_BATCH):
+        views = random_views(part, view_size, plain, torch.Generator())
+        encoder.grid(encoder.preprocess.normalise(views))
+    for norm, value in zip(norms, momentum, strict=True):
+        norm.momentum = value
+    encoder.eval()
+
+
+def _with_text(records: Sequence[CaptionedImage], split: str, report: Report) -> list[CaptionedImage]:
+    """The records that have a caption. Raises: DatasetError where fewer than two are left."""
+    kept = [record for record in records if any(caption.strip() for caption in record.captions)]
+    if len(kept) < len(records):
+        report(f"{split}: {len(records) - len(kept):,} images without a caption, left out")
+    if len(kept) < 2:
+        raise DatasetError(
+            f"The split {split} has {len(kept)} images with captions, and contrastive training compares "
+            "images with each other: give two or more."
+        )
+    return kept
+
+
+def _load_pairs(
+    records: Sequence[CaptionedImage], preprocess: Preprocess, towers: Towers, report: Report
+) -> CaptionedImages:
+    kept, images = load_split_images(records, preprocess, report)
+    return CaptionedImages.make(images, [record.captions for record in kept], towers.encode)
+
+
+def _view_size(what: EncoderOptions, towers: Towers) -> int:
+    size = towers.preprocess.size
+    if isinstance(towers, NanoTowers):
+        asked = what.view_size or size
+        if asked % STRIDE:
+            raise OptionError(f"--view-size {asked} is not a multiple of {STRIDE}; choose for example 128.")
+        return asked
+    if what.view_size not in (None, size):
+        raise OptionError(
+            f"--view-size {what.view_size} is not for {towers.name}, which sees {size} pixels a side; leave "
+            "it out."
+        )
+    return size
+
+
+def _refuse_new_text(what: EncoderOptions) -> None:
+    new = EncoderOptions()
+    given = [
+        flag
+        for flag, value, usual in (
+            ("--text-width", what.text_width, new.text_width),
+            ("--text-dropout", what.text_dropout, new.text_dropout),
+            ("--min-count", what.min_count, new.min_count),
+        )
+        if value != usual
+    ]
+    if given:
+        raise OptionError(
+            f"{' and '.join(given)} belong to a new text tower, and --init-from {what.init_from} brings one; "
+            "leave them out."
+        )
