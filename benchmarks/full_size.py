@@ -37,7 +37,8 @@ def run_road(family: str, directory: Path) -> None:
     from pixtell import Captioner
     from pixtell.evaluation import validation_scores
     from pixtell.training.captioner_job import train_captioner
-    from pixtell.training.run_options import CaptionerOptions, DataOptions, RunOptions
+    from pixtell.training.captioner_options import CaptionerOptions
+    from pixtell.training.run_options import DataOptions, RunOptions
 
     write_pictures(directory / "pictures")
     clock = Clock()

@@ -4,7 +4,7 @@ In: captions as token ids, features an image. Out: `CaptionBatch`, in which the 
 its row of features. It knows neither models nor objectives.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 
 import torch
@@ -42,11 +42,9 @@ def encode_captions(
     return encoded
 
 
-def epoch_batches(
-    captions: Sequence[Sequence[Sequence[int]]], batch_size: int, generator: torch.Generator
-) -> list[torch.Tensor]:
+def epoch_batches(images: Sized, batch_size: int, generator: torch.Generator) -> list[torch.Tensor]:
     """The images of one epoch, shuffled, as rows (B,) a batch; the last batch may be smaller."""
-    return list(torch.split(torch.randperm(len(captions), generator=generator), batch_size))
+    return list(torch.split(torch.randperm(len(images), generator=generator), batch_size))
 
 
 def make_batch(captions: Sequence[Sequence[Sequence[int]]], rows: torch.Tensor) -> CaptionBatch:

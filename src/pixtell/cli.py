@@ -222,7 +222,8 @@ def _decoding() -> OnlyGiven:
 
 
 def _train_groups() -> Groups:
-    from pixtell.training.run_options import CaptionerOptions, DataOptions, RunOptions
+    from pixtell.training.captioner_options import CaptionerOptions
+    from pixtell.training.run_options import DataOptions, RunOptions
 
     return DataOptions, CaptionerOptions, RunOptions
 

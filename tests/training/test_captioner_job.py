@@ -17,8 +17,9 @@ from pixtell.errors import DatasetError, EncoderError, OptionError
 from pixtell.evaluation import validation_scores
 from pixtell.models import ClipCap, LstmCaptioner
 from pixtell.training.captioner_job import train_captioner
+from pixtell.training.captioner_options import CaptionerOptions
 from pixtell.training.loop import Progress, RunResult
-from pixtell.training.run_options import CaptionerOptions, DataOptions, RunOptions
+from pixtell.training.run_options import DataOptions, RunOptions
 from pixtell.training.split_records import read_splits
 
 

@@ -11,8 +11,8 @@ from pixtell.datasets import load_dataset
 from pixtell.datasets.records import CaptionedImage
 from pixtell.errors import ModelError
 from pixtell.models import ClipCap
+from pixtell.training.captioner_options import CaptionerOptions
 from pixtell.training.captioner_parts import CaptionerParts, choose_parts
-from pixtell.training.run_options import CaptionerOptions
 
 
 @pytest.fixture

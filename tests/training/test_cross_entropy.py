@@ -15,7 +15,9 @@ from pixtell.encoders import load_encoder, parse_encoder
 from pixtell.encoders.nano import NanoEncoder
 from pixtell.features import FeatureCache
 from pixtell.models import CaptionModel, build_model
-from pixtell.training.cross_entropy import CachedFeatures, CrossEntropy, FeatureSource, PixelFeatures
+from pixtell.training.cross_entropy import CrossEntropy
+from pixtell.training.feature_sources import CachedFeatures, FeatureSource, PixelFeatures
+from pixtell.training.image_batches import ImageBatches
 from pixtell.training.loop import LoopOptions, train
 from pixtell.training.split_features import extract_split
 
@@ -75,6 +77,7 @@ def make_objective(
     token_ids: Sequence[Sequence[Sequence[int]]] = TOKEN_IDS,
     *,
     batch_size: int = 3,
+    accumulate: int = 1,
     label_smoothing: float = 0.0,
     seed: int = 0,
 ) -> CrossEntropy:
@@ -83,9 +86,10 @@ def make_objective(
         features=features,
         token_ids=token_ids,
         ignored_ids=[UNKNOWN],
-        batch_size=batch_size,
+        batches=ImageBatches(
+            num_images=len(token_ids), batch_size=batch_size, accumulate=accumulate, seed=seed
+        ),
         label_smoothing=label_smoothing,
-        seed=seed,
         device=CPU,
         evaluate=lambda: {"CIDEr-D": 0.0},
         save=lambda directory: None,
@@ -141,7 +145,7 @@ def test_an_epoch_shows_every_image_once_and_the_next_in_another_order() -> None
             return super().__call__(rows, epoch)
 
     objective = make_objective(TableModel(), NotedFeatures(), [[[2, 0]]] * 10, batch_size=4)
-    assert objective.steps_per_epoch == 3
+    assert objective.batches.steps_per_epoch == 3
     epochs = [objective.loss(step)[1]["epoch"] for step in range(6)]
     assert epochs == pytest.approx([1 / 3, 2 / 3, 1, 4 / 3, 5 / 3, 2])
     first, second = ([*a, *b, *c] for a, b, c in (seen[:3], seen[3:]))

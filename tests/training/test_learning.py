@@ -15,7 +15,8 @@ from pixtell.datasets import load_dataset
 from pixtell.encoders.nano import NanoEncoder, NanoEncoderConfig, save_nano_encoder
 from pixtell.evaluation import validation_scores
 from pixtell.training.captioner_job import train_captioner
-from pixtell.training.run_options import CaptionerOptions, DataOptions, RunOptions
+from pixtell.training.captioner_options import CaptionerOptions
+from pixtell.training.run_options import DataOptions, RunOptions
 
 WHAT = CaptionerOptions(
     train_encoder=True, min_area=1.0, colour=0.0, dropout=0.0, label_smoothing=0.0, patience=None

@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 
 from pixtell.errors import EncoderError, OptionError
+from pixtell.training.captioner_options import CaptionerOptions, check_captioner
 from pixtell.training.run_options import (
-    CaptionerOptions,
     DataOptions,
     EncoderOptions,
     EncoderRunOptions,
     RunOptions,
-    check_captioner,
     check_encoder,
     fixed_options,
 )
@@ -134,7 +133,7 @@ def test_what_train_cannot_do_is_said(group: str, changes: dict[str, Any], sente
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"objective": "guess"}, "--objective guess is unknown; choose distill."),
+        ({"objective": "guess"}, "--objective guess is unknown; choose distill or contrastive."),
         ({"teacher": None}, "--teacher is missing; name the directory of a network that transformers loads."),
         ({"pool_views": 0}, positive("--pool-views", 0)),
         ({"reuse": -1}, positive("--reuse", -1)),

@@ -5,7 +5,8 @@ and objective meet; what each does is theirs.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -18,18 +19,17 @@ from pixtell.devices import Placement, choose_placement
 from pixtell.encoders.base import Encoder
 from pixtell.features import FeatureCache
 from pixtell.reports import write_training_curves
+from pixtell.training.captioner_options import CaptionerOptions, check_captioner
 from pixtell.training.captioner_parts import CaptionerParts, choose_parts
-from pixtell.training.cross_entropy import CachedFeatures, CrossEntropy, FeatureSource, PixelFeatures
+from pixtell.training.cross_entropy import CrossEntropy
+from pixtell.training.feature_sources import CachedFeatures, FeatureSource, PixelFeatures
+from pixtell.training.image_batches import ImageBatches
 from pixtell.training.image_memory import load_split_images
 from pixtell.training.loop import Progress, RunResult, train
+from pixtell.training.rewards import make_reward, parse_reward
 from pixtell.training.run_files import RunDirectory
-from pixtell.training.run_options import (
-    CaptionerOptions,
-    DataOptions,
-    RunOptions,
-    check_captioner,
-    fixed_options,
-)
+from pixtell.training.run_options import DataOptions, RunOptions, fixed_options
+from pixtell.training.scst import SelfCritical
 from pixtell.training.split_features import extract_split
 from pixtell.training.split_records import Report, read_splits
 
@@ -38,6 +38,7 @@ from pixtell.training.split_records import Report, read_splits
 Validate = Callable[..., dict[str, float]]
 
 _VALIDATION_BATCH = 64  # images
+_LEARNING_RATES = {"cross-entropy": 5e-4, "scst": 5e-5}  # where none is given
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def train_captioner(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     report: Report = lambda line: None,
 ) -> RunResult:
-    """Train a captioner with cross-entropy and write the run directory: checkpoints, metrics.jsonl,
+    """Train a captioner and write the run directory: checkpoints, metrics.jsonl,
     curves.svg.
 
     Raises: OptionError, DatasetError, EncoderError, CheckpointError, ModelError, FeatureCacheError before
@@ -82,7 +83,9 @@ def train_captioner(
         f"{len(inputs.train_records):,} training and {len(inputs.val_records):,} validation images, "
         f"{size:,} parameters to train"
     )
-    options = run.loop(what.epochs * objective.steps_per_epoch, objective.steps_per_epoch, what.patience)
+    an_epoch = objective.batches.steps_per_epoch
+    options = run.loop(what.epochs * an_epoch, an_epoch, what.patience, _LEARNING_RATES[what.objective])
+    options = replace(options, accumulate=what.accumulate)
     result = train(objective, options, run.output, placement, resume=run.resume, on_progress=on_progress)
     write_training_curves(run.output)
     return result
@@ -95,29 +98,52 @@ def _make_objective(
     inputs: _Inputs,
     placement: Placement,
     validate: Validate,
-) -> CrossEntropy:
+) -> CrossEntropy | SelfCritical:
     captions = [record.captions for record in inputs.train_records]
     references = {record.image_id: record.captions for record in inputs.val_records}
     decoding = DecodingOptions(**parts.config.decoding)
     moved = parts.encoder if parts.encoder_moved else None
     assert moved is None or isinstance(moved, nn.Module)
-    return CrossEntropy(
-        model=parts.model,
-        features=inputs.source,
-        token_ids=encode_captions(captions, parts.tokenizer, max_tokens=what.max_tokens),
-        ignored_ids=parts.tokenizer.forbidden_ids,
-        batch_size=run.batch_size,
-        label_smoothing=what.label_smoothing,
-        seed=run.seed,
-        device=placement.device,
-        evaluate=lambda: validate(parts.model, parts.tokenizer, inputs.val_features(), references, decoding),
-        save=lambda directory: save_checkpoint(
+    token_ids = encode_captions(captions, parts.tokenizer, max_tokens=what.max_tokens)
+    batches = ImageBatches(
+        num_images=len(captions), batch_size=run.batch_size, accumulate=what.accumulate, seed=run.seed
+    )
+
+    def evaluate() -> dict[str, float]:
+        return validate(parts.model, parts.tokenizer, inputs.val_features(), references, decoding)
+
+    def save(directory: Path) -> None:
+        save_checkpoint(
             directory,
             config=parts.config,
             model=parts.model,
             tokenizer=parts.tokenizer,
             moved_encoder=moved,
-        ),
+        )
+
+    if what.objective == "scst":
+        return SelfCritical(
+            model=parts.model,
+            features=inputs.source,
+            tokenizer=parts.tokenizer,
+            reward=make_reward(parse_reward(what.reward), captions),
+            batches=batches,
+            num_samples=what.samples,
+            max_tokens=what.max_tokens,
+            device=placement.device,
+            evaluate=evaluate,
+            save=save,
+        )
+    return CrossEntropy(
+        model=parts.model,
+        features=inputs.source,
+        token_ids=token_ids,
+        ignored_ids=parts.tokenizer.forbidden_ids,
+        batches=batches,
+        label_smoothing=what.label_smoothing,
+        device=placement.device,
+        evaluate=evaluate,
+        save=save,
     )
 
 

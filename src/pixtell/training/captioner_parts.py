@@ -17,7 +17,7 @@ from pixtell.encoders.base import Encoder
 from pixtell.models import CaptionModel, build_model
 from pixtell.models.clipcap import ClipCap
 from pixtell.tokenizers import Gpt2Tokenizer, Tokenizer, WordTokenizer
-from pixtell.training.run_options import CaptionerOptions
+from pixtell.training.captioner_options import CaptionerOptions
 
 _LEAST_TOKENS = 64  # room for captions in our own GPT-2, whatever the training captions need
 _HEAD_DIM = 64  # of its attention, at least

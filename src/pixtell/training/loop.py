@@ -30,7 +30,7 @@ Numbers = Mapping[str, "float | torch.Tensor"]  # to log; tensors of one value, 
 class LoopOptions:
     """How to optimise, whatever the objective."""
 
-    max_steps: int
+    max_steps: int  # updates
     learning_rate: float
     weight_decay: float = 0.02
     warmup_ratio: float = 0.03  # share of max_steps in which the rate rises; a cosine to zero follows
@@ -42,6 +42,7 @@ class LoopOptions:
     patience: int | None = None  # validations without a better value before an early stop; None: never
     max_seconds: float | None = None  # stop cleanly after this long, resumable; None: never
     log_every: int = 50  # steps
+    accumulate: int = 1  # calls of `loss` whose gradients add up to one update
     seed: int = 0
 
 
@@ -80,8 +81,12 @@ class Objective(Protocol):
     def best_metric(self) -> str:
         """A key of what validate() returns; larger is better."""
 
-    def loss(self, step: int) -> tuple[torch.Tensor, Numbers]:
-        """The loss of the batch of this step, a scalar, and further numbers to log."""
+    def loss(self, call: int, /) -> tuple[torch.Tensor, Numbers]:
+        """The loss of one batch, a scalar, and further numbers to log.
+
+        call: the step; with LoopOptions.accumulate over one, step * accumulate + part, and what the parts of
+        a step return adds up to its loss.
+        """
 
     def validate(self) -> dict[str, float]:
         """Numbers of the validation split; the module is in eval mode."""
@@ -168,20 +173,30 @@ class _Loop:
         step = self.state.step
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(step)
-        torch.manual_seed(step_seed(self.options.seed, step))
-        self.objective.module.train()
-        with self._autocast():
-            loss, numbers = self.objective.loss(step)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        losses: list[torch.Tensor] = []
+        numbers: dict[str, float | torch.Tensor] = {}
+        for part in range(self.options.accumulate):
+            part_loss, part_numbers = self._backward(step * self.options.accumulate + part)
+            losses.append(part_loss)
+            numbers.update(part_numbers)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm)
-        value, norm_value = torch.stack((loss.detach().float(), norm.float())).tolist()  # one wait a step
+        value, norm_value = torch.stack((torch.stack(losses).sum(), norm.float())).tolist()  # one wait a step
         self._refuse_infinite({"loss": value, "gradient": norm_value})
         self.optimizer.step()
         if self.average is not None:
             self.average.update(step)
         self.state.step += 1
         return value, numbers
+
+    def _backward(self, call: int) -> tuple[torch.Tensor, Numbers]:
+        """Add the gradients of one batch; returns its loss, without them, and the objective's numbers."""
+        torch.manual_seed(step_seed(self.options.seed, call))
+        self.objective.module.train()
+        with self._autocast():
+            loss, numbers = self.objective.loss(call)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach().float(), numbers
 
     def _refuse_infinite(self, values: dict[str, float]) -> None:
         """Before the weights are touched: what is not finite would make all of them NaN."""

@@ -1,0 +1,149 @@
+"""What drawn captions earn in self-critical training: sums of weighted metrics.
+
+In: captions drawn for images of the training split, and whether each came to its end. Out: a number a
+caption. It knows neither models nor gradients.
+
+The end token is a word of captions and references, so that a caption which breaks off loses the n-grams that
+a finished one ends in: without it a third of the captions learn to end in "with a".
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pixtell.errors import OptionError
+from pixtell.metrics.cider import DocumentFrequencies
+from pixtell.metrics.ngrams import MAX_NGRAM, Ngram, count_ngrams
+from pixtell.metrics.ptb import ptb_words
+
+END = "<eos>"  # no PTB word
+
+
+@dataclass(frozen=True)
+class DrawnCaption:
+    """text: without the end token. finished: whether it came to one."""
+
+    text: str
+    finished: bool
+
+    @property
+    def words(self) -> list[str]:
+        """PTB words, and the end as the last where the caption came to it."""
+        return [*ptb_words(self.text), END] if self.finished else ptb_words(self.text)
+
+
+Drawn = Sequence[Sequence[DrawnCaption]]  # for each image of a batch, its captions
+
+
+class Reward(Protocol):
+    """Rewards of captions."""
+
+    def __call__(self, rows: Sequence[int], drawn: Drawn) -> list[list[float]]:
+        """rows: which training image each list of captions describes. Returns: as `drawn`."""
+
+
+class CiderDReward:
+    """CIDEr-D, 0 to 10, against the references of the training split, whose document frequencies are counted
+    once."""
+
+    def __init__(self, references: Sequence[Sequence[str]]) -> None:
+        """references: the captions of every training image."""
+        self.references = _with_end(references)
+        self.frequencies = DocumentFrequencies(self.references)
+
+    def __call__(self, rows: Sequence[int], drawn: Drawn) -> list[list[float]]:
+        return [
+            self.frequencies.cider_d([caption.words for caption in captions], self.references[row])
+            for row, captions in zip(rows, drawn, strict=True)
+        ]
+
+
+class Bleu4Reward:
+    """BLEU-4 of single captions, 0 to 1, smoothed: without that nearly all of them earn 0.
+
+    Matches and n-grams of 2 to 4 words count one more each (BLEU+1: Lin and Och, ORANGE, 2004).
+    """
+
+    def __init__(self, references: Sequence[Sequence[str]]) -> None:
+        self.references = _with_end(references)
+
+    def __call__(self, rows: Sequence[int], drawn: Drawn) -> list[list[float]]:
+        return [
+            [smoothed_bleu4(caption.words, self.references[row]) for caption in captions]
+            for row, captions in zip(rows, drawn, strict=True)
+        ]
+
+
+class WeightedReward:
+    """The sum of several rewards, each times its weight."""
+
+    def __init__(self, parts: Sequence[tuple[float, Reward]]) -> None:
+        self.parts = parts
+
+    def __call__(self, rows: Sequence[int], drawn: Drawn) -> list[list[float]]:
+        sums = [[0.0] * len(captions) for captions in drawn]
+        for weight, reward in self.parts:
+            for of_image, values in zip(sums, reward(rows, drawn), strict=True):
+                of_image[:] = [total + weight * value for total, value in zip(of_image, values, strict=True)]
+        return sums
+
+
+def smoothed_bleu4(words: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """BLEU-4 of one caption with add-one smoothing of the n-grams above one word.
+
+    "a b c" against "a b d": p1 = 2/3, p2 = (1 + 1) / (2 + 1), p3 = (0 + 1) / (1 + 1), p4 = (0 + 1) / (0 + 1).
+    """
+    counts = count_ngrams(words)
+    of_references = [count_ngrams(reference) for reference in references]
+    logs = 0.0
+    for n in range(MAX_NGRAM):
+        most: dict[Ngram, int] = {}
+        for reference in of_references:
+            for ngram in counts[n].keys() & reference[n].keys():
+                most[ngram] = max(most.get(ngram, 0), reference[n][ngram])
+        matched = sum(min(count, counts[n][ngram]) for ngram, count in most.items())
+        if matched == 0 and n == 0:
+            return 0.0
+        logs += math.log((matched + (n > 0)) / (sum(counts[n].values()) + (n > 0)))
+    length = len(words)
+    closest = min((len(reference) for reference in references), key=lambda r: (abs(r - length), r))
+    return math.exp(min(0.0, 1 - closest / length) + logs / MAX_NGRAM)
+
+
+# --reward's name -> the reward, made from the captions of every training image
+REWARDS: dict[str, Callable[[Sequence[Sequence[str]]], Reward]] = {
+    "cider-d": CiderDReward,
+    "bleu-4": Bleu4Reward,
+}
+
+
+def parse_reward(text: str) -> dict[str, float]:
+    """ "cider-d,bleu-4=0.3" -> {"cider-d": 1.0, "bleu-4": 0.3}. Raises: OptionError."""
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, weight = part.strip().partition("=")
+        if name not in REWARDS:
+            raise OptionError(
+                f"--reward {name!r} is unknown; choose from {', '.join(REWARDS)}, as in cider-d,bleu-4=0.3."
+            )
+        if name in weights:
+            raise OptionError(f"--reward names {name} twice; give it once, with its weight.")
+        try:
+            weights[name] = float(weight or 1)
+        except ValueError:
+            weights[name] = math.nan
+        if not 0 < weights[name] < math.inf:
+            raise OptionError(
+                f"--reward {part.strip()}: a weight is a number above zero, such as {name}=0.3."
+            )
+    return weights
+
+
+def make_reward(weights: Mapping[str, float], references: Sequence[Sequence[str]]) -> Reward:
+    """The reward that `parse_reward` read. references: the captions of every training image."""
+    return WeightedReward([(weight, REWARDS[name](references)) for name, weight in weights.items()])
+
+
+def _with_end(references: Sequence[Sequence[str]]) -> list[list[list[str]]]:
+    return [[DrawnCaption(caption, finished=True).words for caption in captions] for captions in references]
