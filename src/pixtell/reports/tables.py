@@ -24,8 +24,8 @@ from pixtell.reports.metric_notes import (
 
 _FIRST_STRONG_ISOLATE, _POP_ISOLATE = "\u2068", "\u2069"
 _CAPTIONS = {
-    "quality": "How good the captions are, with 95 % intervals",
-    "description": "What the captions look like, with 95 % intervals where there are any",
+    "quality": "How good the captions are",
+    "description": "What the captions look like",
 }
 
 
@@ -135,11 +135,13 @@ def findings(comparison: Comparison) -> list[str]:
     if metric is None or metric not in first.scores:
         return []
     sentences = []
+    base = first.scores[metric].value
     for system in others:
-        if metric in system.scores:
+        value = system.scores[metric].value if metric in system.scores else math.nan
+        if math.isfinite(value) and math.isfinite(base):
             found = comparison.differences.get((system.name, metric))
-            values = (system.scores[metric].value, first.scores[metric].value)
-            sentences.append(_finding(metric, (isolated(system.name), isolated(first.name)), values, found))
+            names = (isolated(system.name), isolated(first.name))
+            sentences.append(_finding(metric, names, (value, base), found))
     return [*sentences, *_against_people(comparison, metric)]
 
 
@@ -158,6 +160,11 @@ def reading(comparison: Comparison) -> list[str]:
             "picture, gives one as large in fewer than 5 cases of 100 (p below 0.05; paired randomisation "
             f"test{several}); “no difference shown” does not mean that there is none."
         )
+    if comparison.yardstick:
+        sentences.append(
+            "One person: the first reference of every picture, scored against its other references as if a "
+            "system had written it. It has one reference fewer than the systems have, and so a harder task."
+        )
     return sentences
 
 
@@ -171,7 +178,9 @@ def _table(comparison: Comparison, name: str, metrics: Sequence[str]) -> Table:
             score = comparison.yardstick.get(metric)
             cells.append(_score_cell(metric, score, scale, PEOPLE) if score else None)
         rows.append(Row(anchor_of(metric), label_for(metric), cells))
-    return Table(name, _CAPTIONS[name], has_yardstick, rows)
+    has_intervals = any(cell and cell.interval for row in rows for cell in row.cells)
+    caption = _CAPTIONS[name] + (", with 95 % intervals" if has_intervals else "")
+    return Table(name, caption, has_yardstick, rows)
 
 
 def _cell(comparison: Comparison, index: int, metric: str, scale: tuple[float, float]) -> Cell | None:
