@@ -140,7 +140,7 @@ def test_results_are_what_the_file_holds():
 def test_tiny_sets_are_warned_of():
     one = score_captions({"dog": "A dog"}, {"dog": ["A dog"]})
     assert warnings_for(one) == [
-        "CIDEr-D and CIDEr of one image is 0 by construction; score several images together."
+        "CIDEr-D and CIDEr of one image are 0 by construction; score several images together."
     ]
     few = score_captions(HYPOTHESES, REFERENCES, ["cider-d", "bleu"])
     assert warnings_for(few) == [

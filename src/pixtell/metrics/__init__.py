@@ -165,9 +165,11 @@ def warnings_for(scores: Mapping[str, Score]) -> list[str]:
     num_images = min((len(scores[name].per_image) for name in ciders), default=_FEW_IMAGES)
     if num_images >= _FEW_IMAGES:
         return []
+    names, several = " and ".join(ciders), len(ciders) > 1
     if num_images == 1:
-        return [f"{' and '.join(ciders)} of one image is 0 by construction; score several images together."]
+        be = "are" if several else "is"
+        return [f"{names} of one image {be} 0 by construction; score several images together."]
     return [
-        f"{' and '.join(ciders)} over {num_images} images says little, for a word weighs by how few images "
-        f"have it; score {_FEW_IMAGES} or more together."
+        f"{names} over {num_images} images {'say' if several else 'says'} little, for a word weighs by how few "
+        f"images have it; score {_FEW_IMAGES} or more together."
     ]
