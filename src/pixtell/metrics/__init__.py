@@ -169,7 +169,8 @@ def warnings_for(scores: Mapping[str, Score]) -> list[str]:
     if num_images == 1:
         be = "are" if several else "is"
         return [f"{names} of one image {be} 0 by construction; score several images together."]
+    say = "say" if several else "says"
     return [
-        f"{names} over {num_images} images {'say' if several else 'says'} little, for a word weighs by how few "
-        f"images have it; score {_FEW_IMAGES} or more together."
+        f"{names} over {num_images} images {say} little, for a word weighs by how few images have it; "
+        f"score {_FEW_IMAGES} or more together."
     ]
