@@ -12,8 +12,10 @@ from typing import Any
 
 from pixtell.augment import ViewOptions
 from pixtell.encoders.nano import NanoEncoderConfig
+from pixtell.encoders.nano_text import NanoTextConfig
 from pixtell.errors import OptionError
 from pixtell.options import check_positive, flag_name, option
+from pixtell.training.contrastive import ContrastiveOptions
 from pixtell.training.distillation import DistillationOptions
 from pixtell.training.loop import LoopOptions
 
@@ -73,29 +75,52 @@ class RunOptions:
 class EncoderOptions:
     """What an encoder is trained for, and by whom."""
 
-    objective: str = option("distill", "distill: learn from --teacher.")
+    objective: str = option(
+        "distill", "distill: learn from --teacher; contrastive: images and captions find each other."
+    )
     teacher: Path | None = option(
         None, "Directory of a network that transformers loads with its classifier.", may_change=True
     )
-    init_from: str | None = option(None, "Start from this nano encoder: nano or a directory.")
+    init_from: str | None = option(
+        None, "Start from this nano encoder: nano or a directory; contrastive: also from a whole CLIP."
+    )
     encoder_width: int = option(
         NanoEncoderConfig.width, "Channels of the first stage; each of the four stages doubles them."
     )
     image_size: int = option(NanoEncoderConfig.image_size, "Pixels a side that the encoder is used with.")
-    view_size: int = option(
-        DistillationOptions.view_size, "Pixels a side of a training view; smaller is quicker."
+    view_size: int | None = option(
+        None, "Pixels a side of a training view; smaller is quicker; not given: 128, of a CLIP its own."
     )
-    min_area: float = option(DistillationOptions.min_area, "Smallest crop, as a share of the image.")
+    min_area: float | None = option(
+        None, "Smallest crop, as a share of the image; not given: 0.25 to distill, 0.6 with captions."
+    )
     pool_views: int = option(DistillationOptions.pool_views, "Views the teacher labels at a time.")
     reuse: int = option(DistillationOptions.reuse, "Times the student sees a view before it is drawn anew.")
+    captions_per_image: int = option(
+        ContrastiveOptions.captions_per_image, "contrastive: captions of each image in a step, drawn anew."
+    )
+    chunk_size: int | None = option(
+        None, "contrastive: images in memory at a time, for batches that do not fit; not given: all."
+    )
+    text_width: int = option(NanoTextConfig.width, "contrastive: width of a new text tower.")
+    text_dropout: float = option(NanoTextConfig.dropout, "contrastive: dropout in a new text tower.")
+    min_count: int = option(4, "contrastive: words seen less often are unknown to a new text tower.")
     validate_every: int = option(1000, "Steps between validations.", may_change=True)
 
 
 @dataclass(frozen=True)
 class EncoderRunOptions(RunOptions):
-    """As RunOptions, with the rates that suit a small network trained from random weights."""
+    """As RunOptions, with what suits encoders; what depends on the objective is None where it is not
+    given."""
 
-    learning_rate: float | None = option(2e-3, "Peak learning rate.", may_change=True)
+    batch_size: int | None = option(  # type: ignore[assignment]
+        None, "Images a step; not given: 64 to distill, 256 for contrastive."
+    )
+    learning_rate: float | None = option(
+        None,
+        "Peak learning rate; not given: 2e-3 to distill, 1e-3 for nano towers, 1e-5 for a CLIP.",
+        may_change=True,
+    )
     weight_decay: float = option(0.02, "AdamW's weight decay.")
     warmup_ratio: float = option(
         0.03, "Share of the steps in which the learning rate rises.", may_change=True
@@ -103,23 +128,49 @@ class EncoderRunOptions(RunOptions):
     ema_decay: float | None = option(0.9995, "Average the weights with this decay.")
 
 
+# Flags that change nothing beside another: they are refused, or their user would think that they did.
+_CONTRASTIVE_ONLY = "captions_per_image chunk_size text_width text_dropout min_count"
+
+
 def check_encoder(data: DataOptions, what: EncoderOptions, run: RunOptions) -> None:
     """Raises: OptionError for what `pixtell train-encoder` cannot do; EncoderError for a size that makes no
     encoder."""
     check_run(data, run)
     check_positive(what, "encoder_width", "image_size", "view_size", "pool_views", "reuse", "validate_every")
-    ViewOptions(min_area=what.min_area)  # for its own checks, now
+    check_positive(what, "captions_per_image", "chunk_size", "text_width", "min_count")
+    check_shares(what, "text_dropout")
+    ViewOptions(min_area=ViewOptions.min_area if what.min_area is None else what.min_area)  # its own checks
     NanoEncoderConfig(width=what.encoder_width, image_size=what.image_size)
-    if what.objective != "distill":
-        raise OptionError(f"--objective {what.objective} is unknown; choose distill.")
-    if what.teacher is None:
-        raise OptionError("--teacher is missing; name the directory of a network that transformers loads.")
+    NanoTextConfig(width=what.text_width)
+    if what.objective == "distill":
+        refuse_idle(what, _CONTRASTIVE_ONLY, "with --objective distill")
+        if what.teacher is None:
+            raise OptionError(
+                "--teacher is missing; name the directory of a network that transformers loads."
+            )
+    elif what.objective == "contrastive":
+        refuse_idle(what, "teacher pool_views reuse", "with --objective contrastive")
+        _check_batch(what, run.batch_size or ContrastiveOptions.batch_size)
+    else:
+        raise OptionError(f"--objective {what.objective} is unknown; choose distill or contrastive.")
     if run.max_steps is None:
         raise OptionError(
             "--max-steps is missing; the learning rate needs to know where it ends: give for example 20000."
         )
     if what.init_from is not None:
         refuse_idle(what, "encoder_width image_size", "with --init-from, which brings its own")
+
+
+def _check_batch(what: EncoderOptions, batch_size: int) -> None:
+    if batch_size == 1:
+        raise OptionError(
+            "--batch-size 1 leaves nothing to compare an image with; give 2 or more, better hundreds."
+        )
+    if what.chunk_size is not None and what.chunk_size > batch_size:
+        raise OptionError(
+            f"--chunk-size {what.chunk_size} is more than --batch-size {batch_size}; give a part of it, or "
+            "leave it out."
+        )
 
 
 def fixed_options(*groups: object) -> dict[str, Any]:
