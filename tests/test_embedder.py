@@ -160,10 +160,10 @@ def test_what_cannot_embed_is_one_sentence(
     embedder: Embedder, pictures: list[Path], tmp_path: Path, clip: tuple[Path, Any]
 ) -> None:
     with pytest.raises(EncoderError) as error:
-        Embedder.from_pretrained("nano")
+        Embedder.from_pretrained("vgg16")
     assert str(error.value) == (
-        "the encoder 'nano' is of kind 'nano' and cannot read texts: give the directory or hub id of a CLIP, "
-        "like openai/clip-vit-base-patch32."
+        "the encoder 'vgg16' is of kind 'vgg16' and cannot read texts: give the directory or hub id of a "
+        "CLIP, like openai/clip-vit-base-patch32."
     )
     with pytest.raises(EncoderError, match=r"^no encoder 'clap': "):
         Embedder.from_pretrained("clap")

@@ -73,8 +73,9 @@ UNITS: dict[str, Unit] = {
     "comparison": Unit(6),
     # doors
     "serving": Unit(7, same_row=names("__init__")),
-    "cli": Unit(7, same_row=names("__init__ cli_options cli_scoring terminal serving")),
+    "cli": Unit(7, same_row=names("__init__ cli_options cli_scoring cli_search terminal serving")),
     "cli_scoring": Unit(7, same_row=names("cli_options terminal")),
+    "cli_search": Unit(7, same_row=names("cli_options terminal")),
     "cli_options": Unit(7),
     "terminal": Unit(7),
     "__main__": Unit(7, same_row=names("__init__ cli")),

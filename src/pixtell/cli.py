@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from pixtell import cli_options, cli_scoring
+from pixtell import cli_options, cli_scoring, cli_search
 from pixtell.errors import ImageError, OptionError, PixtellError
 from pixtell.options import OnlyGiven, check_positive, command
 from pixtell.terminal import counter, drop_stdout, exit_code, open_output, say, show, training_progress
@@ -273,6 +273,11 @@ COMMANDS: dict[str, tuple[str, Callable[..., int], Callable[[], Groups]]] = {
             cli_options.ComputeFlags,
             _decoding(),
         ),
+    ),
+    "search": (
+        "Rank the pictures of folders by a text.",
+        cli_search.search_folders,
+        lambda: (cli_options.SearchFlags, cli_options.ComputeFlags),
     ),
     "datasets": (
         "List the kinds of data sets, or check one.",

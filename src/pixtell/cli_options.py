@@ -87,6 +87,18 @@ class MetricFlags:
 
 
 @dataclass(frozen=True)
+class SearchFlags:
+    """Of `pixtell search`."""
+
+    text: str = option(None, "What to look for, in quotes.", argument=True, required=True)
+    folders: list[Path] = option([], "Folders of pictures (read recursively).", argument=True, required=True)
+    model: str = option("nano", "nano, or the directory or hub id of a CLIP or of trained towers.")
+    top: int = option(10, "How many pictures.")
+    format: str = option("text", "text (cosine, tab, path) or jsonl.")
+    cache: Path | None = option(None, "Where embeddings are kept; not given: in the user's cache.")
+
+
+@dataclass(frozen=True)
 class FeatureFlags:
     """Of `pixtell features`."""
 

@@ -1,4 +1,4 @@
-"""Images and texts -> embeddings in the joint space of a CLIP.
+"""Images and texts -> embeddings in the joint space of a CLIP, or of the nano towers.
 
 In: paths, bytes, arrays or Pillow images, and sentences. Out: arrays (n, F), unnormalised, on the CPU. It
 knows the whole order, as `captioner.py` does for captions, and not what embeddings are for: CLIPScore, search
@@ -7,7 +7,7 @@ and rewards stand above it.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
@@ -19,22 +19,23 @@ import numpy.typing as npt
 import torch
 
 from pixtell.devices import Placement, choose_placement
-from pixtell.encoders import Encoder, load_encoder, parse_encoder, weights_sha256
-from pixtell.encoders.clip_text import ClipTextEncoder, load_clip_text
-from pixtell.errors import EncoderError, OptionError, ScoringError
+from pixtell.encoders import Encoder, EncoderSpec, TextEncoder, load_encoder, parse_encoder
+from pixtell.encoders.clip_text import load_clip_text
+from pixtell.encoders.nano_text import load_nano_towers
+from pixtell.errors import EncoderError, ImageError, OptionError, ScoringError
 from pixtell.images import ImageSource, load_images
 
 Embeddings: TypeAlias = npt.NDArray[np.float32]
 
 
 class Embedder:
-    """Both towers of a CLIP, ready to embed. batch_size: images or texts that go through a tower at once."""
+    """Both towers, ready to embed. batch_size: images or texts that go through a tower at once."""
 
     def __init__(
         self,
         *,
         encoder: Encoder,
-        text_encoder: ClipTextEncoder,
+        text_encoder: TextEncoder,
         placement: Placement,
         batch_size: int = 32,
     ) -> None:
@@ -49,23 +50,21 @@ class Embedder:
     def from_pretrained(
         cls, source: str | Path, *, device: str = "auto", dtype: str = "auto", batch_size: int = 32
     ) -> "Embedder":
-        """Whatever `parse_encoder` takes for a whole CLIP: its directory or hub id, or a checkpoint over it.
+        """Whatever `parse_encoder` takes for a whole CLIP: its directory or hub id, or a checkpoint over it;
+        or for a nano encoder that has a text tower.
 
         device, dtype: as `devices.choose_placement` takes them; "auto" is fp32, as CLIPScore wants it.
-        Raises: EncoderError where that is no whole CLIP or it is damaged; DownloadError; OptionError for a
+        Raises: EncoderError where that has no text tower or is damaged; DownloadError; OptionError for a
         device or dtype that this machine lacks.
         """
         placement = choose_placement(device, dtype)
         spec = parse_encoder(str(source))
-        if spec.kind != "clip":
+        if spec.kind not in TOWERS:
             raise EncoderError(
                 f"the encoder {str(source)!r} is of kind {spec.kind!r} and cannot read texts: give the "
                 "directory or hub id of a CLIP, like openai/clip-vit-base-patch32."
             )
-        if spec.output != "embedding":  # a checkpoint's; its hash is that of the tower without projection
-            spec = replace(spec, output="embedding", sha256=None)
-        text_encoder = load_clip_text(spec)
-        encoder = load_encoder(spec)
+        encoder, text_encoder = TOWERS[spec.kind](spec)
         return cls(
             encoder=encoder.to(placement.device, placement.dtype),
             text_encoder=text_encoder.to(placement.device, placement.dtype),
@@ -78,7 +77,7 @@ class Embedder:
         """Hash of all that changes an embedding: both towers as they are held, and the preprocess."""
         parts = [
             self.encoder.fingerprint,
-            weights_sha256(self.text_encoder),
+            self.text_encoder.fingerprint,
             json.dumps(self.encoder.preprocess.to_json(), sort_keys=True),
         ]
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()
@@ -89,23 +88,37 @@ class Embedder:
         name."""
         return f"{self.encoder.name}@{self.fingerprint[:8]}"
 
-    @torch.inference_mode()
     def images(self, images: Sequence[ImageSource]) -> Embeddings:
         """Embeddings (n, F), in order. Raises: ImageError for the first image that cannot be read."""
-        loaded = load_images(images, self.encoder.preprocess)
-        parts = [self._empty()]
+        embeddings = [self._empty()]
+        for embedded in self.stream(images):
+            if isinstance(embedded, ImageError):
+                raise embedded
+            embeddings.append(embedded[None])
+        return np.concatenate(embeddings)
+
+    def stream(self, images: Iterable[ImageSource]) -> Iterator[Embeddings | ImageError]:
+        """One by one, in order: an embedding (F,), or what is wrong with the image."""
+        loaded = load_images(images, self.encoder.preprocess, on_error="return")
         for batch in iter(lambda: list(islice(loaded, self.batch_size)), []):
-            pixels = self.encoder.preprocess.normalise(torch.stack(batch).to(self.placement.device))
-            parts.append(_to_numpy(self.encoder(pixels.to(self.placement.dtype))))  # (B, F)
-        return np.concatenate(parts)
+            good = [image for image in batch if not isinstance(image, ImageError)]  # each uint8 (3, S, S)
+            embeddings = iter(self._embed(torch.stack(good)) if good else ())
+            for image in batch:
+                yield image if isinstance(image, ImageError) else next(embeddings)
+
+    @torch.inference_mode()
+    def _embed(self, batch: torch.Tensor) -> Embeddings:
+        """uint8 (B, 3, S, S) -> (B, F)."""
+        pixels = self.encoder.preprocess.normalise(batch.to(self.placement.device))
+        return _to_numpy(self.encoder(pixels.to(self.placement.dtype)))
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> Embeddings:
-        """Embeddings (n, F), in order. What goes past the text tower's positions, 77 in most, is cut."""
+        """Embeddings (n, F), in order. What goes past the text tower's positions, mostly 77, is cut."""
         embeddings = np.empty((len(texts), self._empty().shape[1]), np.float32)
         # Texts of like length together: a batch is as long as its longest.
         for rows in self._batches(sorted(range(len(texts)), key=lambda row: len(texts[row]))):
-            text_ids = self.text_encoder.tokenizer.encode_batch([texts[row] for row in rows])
+            text_ids = self.text_encoder.encode_batch([texts[row] for row in rows])
             embedded = self.text_encoder(torch.tensor(text_ids, device=self.placement.device))  # (B, F)
             embeddings[rows] = _to_numpy(embedded)
         return embeddings
@@ -115,6 +128,25 @@ class Embedder:
 
     def _empty(self) -> Embeddings:
         return np.empty((0, *self.encoder.feature_shape), np.float32)  # (0, F)
+
+
+def _load_clip_towers(spec: EncoderSpec) -> tuple[Encoder, TextEncoder]:
+    if spec.output != "embedding":  # a checkpoint's; its hash is that of the tower without projection
+        spec = replace(spec, output="embedding", sha256=None)
+    text_encoder = load_clip_text(spec)  # first: it says more of what is no whole CLIP
+    return load_encoder(spec), text_encoder
+
+
+def _load_nano_towers(spec: EncoderSpec) -> tuple[Encoder, TextEncoder]:
+    towers = load_nano_towers(spec)
+    return towers.image, towers.text
+
+
+# kind of encoder -> what loads its two towers; other kinds have no text tower
+TOWERS: dict[str, Callable[[EncoderSpec], tuple[Encoder, TextEncoder]]] = {
+    "clip": _load_clip_towers,
+    "nano": _load_nano_towers,
+}
 
 
 class EmbedderById:

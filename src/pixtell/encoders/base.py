@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
@@ -51,10 +51,28 @@ class Encoder(Protocol):
 
 
 class TextEncoder(Protocol):
-    """The text tower of an encoder whose `embedding` space holds images and texts."""
+    """The text tower of an encoder whose `embedding` space holds images and texts; frozen, in eval mode."""
+
+    @property
+    def name(self) -> str: ...  # for people
+
+    @property
+    def fingerprint(self) -> str: ...  # hash of all that changes an embedding
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Text ids, a row each, padded on the right to the longest."""
+        ...
+
+    def unknown_words(self, text: str) -> list[str]:
+        """Words that the tower cannot tell from each other; where texts are cut into byte pairs, none."""
+        ...
 
     def __call__(self, text_ids: torch.Tensor) -> torch.Tensor:
         """Text ids (B, T), padded on the right, to embeddings (B, F), unnormalised."""
+        ...
+
+    def to(self, device: torch.device | None = ..., dtype: torch.dtype | None = ...) -> Self:
+        """Move the weights, in place; loaders give fp32 on the CPU."""
         ...
 
 

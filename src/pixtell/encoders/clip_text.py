@@ -6,13 +6,14 @@ In: the directory or hub id of a whole CLIP. Out: a TextEncoder whose embeddings
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from pixtell.encoders.base import EncoderSpec, freeze
+from pixtell.encoders.base import EncoderSpec, freeze, weights_sha256
 from pixtell.encoders.pretrained import load_model, model_directory, name_some, read_config
 from pixtell.errors import EncoderError
 from pixtell.tokenizers import ClipTokenizer
@@ -31,8 +32,20 @@ class ClipTextEncoder(nn.Module):
         self.name = name
         freeze(self)
 
+    @property
+    def fingerprint(self) -> str:
+        return weights_sha256(self)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """As `tokenizer.encode_batch`."""
+        return self.tokenizer.encode_batch(texts)
+
+    def unknown_words(self, text: str) -> list[str]:
+        """None: byte pairs can spell any word."""
+        return []
+
     def forward(self, text_ids: torch.Tensor) -> torch.Tensor:
-        """Text ids (B, T), as `tokenizer.encode_batch` pads them, to embeddings (B, F), unnormalised."""
+        """Text ids (B, T), as `encode_batch` pads them, to embeddings (B, F), unnormalised."""
         embeddings: torch.Tensor = self.tower(input_ids=text_ids).text_embeds
         return embeddings  # (B, F)
 

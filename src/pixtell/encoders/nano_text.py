@@ -9,6 +9,7 @@ the word list. An encoder without that folder is whole: captioning reads the ima
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ class NanoTextEncoder(nn.Module):
         """The words of a text and the end token."""
         return [*self.tokenizer.encode(text)[: self.config.max_length - 1], self.tokenizer.eos_id]
 
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """As `encode`, padded on the right to the longest with the end token."""
         rows: list[list[int]] = pad_text_ids(
             [self.encode(text) for text in texts], self.tokenizer.eos_id
@@ -112,8 +113,10 @@ class NanoTextEncoder(nn.Module):
         return rows
 
     def unknown_words(self, text: str) -> list[str]:
-        """The words of a text that are not in the word list: they are all alike to the tower."""
-        return [word for word in split_words(text) if self.tokenizer.encode(word) == [self.tokenizer.unk_id]]
+        """The words of a text that are not in the word list: they are all alike to the tower. Of a text
+        without words, all of it."""
+        words = split_words(text) or [text]
+        return [word for word in words if self.tokenizer.encode(word) in ([self.tokenizer.unk_id], [])]
 
     def forward(self, text_ids: torch.Tensor) -> torch.Tensor:
         """Text ids (B, T), padded with the end token -> (B, E), unnormalised."""
@@ -128,7 +131,7 @@ class NanoTextEncoder(nn.Module):
 
 
 class NanoImageTower(nn.Module):
-    """The nano encoder with its mean-pooled grid projected into the joint space: an Encoder, "embedding"."""
+    """The nano encoder, its mean-pooled grid projected into the joint space: an Encoder, "embedding"."""
 
     name = "nano"
     output = "embedding"

@@ -1,0 +1,267 @@
+"""Text -> pictures: the pictures of folders, ranked by how near they are to a text.
+
+In: folders, an Embedder, a text. Out: paths with their cosine. It knows neither data sets on disk nor the
+command line.
+
+Embeddings are kept on disk, a file for each folder and embedder. A picture is known again by its path, size
+and time of change; new and changed ones are embedded, what is gone is forgotten. The file is written whole,
+so that a kill, or two processes at once, cost work and nothing else.
+"""
+
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from pixtell.datasets.reading import is_image_name
+from pixtell.datasets.records import CaptionedImage
+from pixtell.embedder import Embedder, Embeddings
+from pixtell.errors import EncoderError, ImageError, OptionError
+from pixtell.files import atomic_path, check_writable
+from pixtell.metrics.retrieval import Retrieval, score_retrieval, unit_vectors
+from pixtell.tokenizers import split_words
+
+_FORMAT = "1"
+_SAVE_SECONDS = 60.0  # between savings, while many pictures are embedded
+
+OnProgress = Callable[[int, int], None]
+# name relative to the folder, size in bytes, time of the last change in nanoseconds
+_Picture: TypeAlias = tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A picture, and the cosine of its embedding with the text's, -1 to 1."""
+
+    path: Path
+    score: float
+
+
+class PictureIndex:
+    """The pictures of some folders with their embeddings, ready to be searched any number of times.
+
+    errors: pictures that cannot be read, and folders that cannot be listed.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        embedder: Embedder,
+        *,
+        cache_dir: Path,
+        on_progress: OnProgress = lambda done, total: None,
+    ) -> None:
+        """Raises: OptionError where a folder is none, or none holds a picture; EncoderError; StorageError."""
+        self.embedder = embedder
+        self.errors: list[ImageError] = []
+        self._folders: list[tuple[Path, list[_Picture], Embeddings]] = []
+        listed = [(folder, list_pictures(folder, self.errors)) for folder in _outermost(folders)]
+        if not any(pictures for _, pictures in listed):
+            raise OptionError(
+                f"{' and '.join(str(folder) for folder in folders)} holds no picture; name another folder."
+            )
+        for folder, pictures in listed:
+            cache = _Cache(cache_dir, folder, embedder.fingerprint)
+            self._folders.append((folder, *self._embed(folder, pictures, cache, on_progress)))
+
+    def __len__(self) -> int:
+        """Pictures that can be found."""
+        return sum(len(pictures) for _, pictures, _ in self._folders)
+
+    def find(self, text: str, *, top: int = 10) -> list[Hit]:
+        """The `top` pictures nearest to a text, the nearest first; of equal ones the first by path.
+
+        Raises: OptionError for no text, or one of which the model knows no word.
+        """
+        check_text(text)
+        find_unknown_words(text, self.embedder)
+        query = unit_vectors(self.embedder.texts([text]))[0]  # (F,)
+        scores = np.concatenate([embeddings @ query for _, _, embeddings in self._folders])  # (n,)
+        if len(scores) == 0:  # not one picture can be read
+            return []
+        cut = np.partition(scores, -min(top, len(scores)))[-min(top, len(scores))]
+        candidates = np.flatnonzero(scores >= cut)  # more than `top` where some are equal
+        best = candidates[np.argsort(-scores[candidates], kind="stable")][:top]
+        return [Hit(self._path(int(row)), float(scores[row])) for row in best]
+
+    def _path(self, row: int) -> Path:
+        for folder, pictures, _ in self._folders:
+            if row < len(pictures):
+                return folder / pictures[row][0]
+            row -= len(pictures)
+        raise AssertionError("a row past the last folder")
+
+    def _embed(
+        self, folder: Path, pictures: list[_Picture], cache: "_Cache", on_progress: OnProgress
+    ) -> tuple[list[_Picture], Embeddings]:
+        """The pictures of a folder that can be read, and their embeddings (n, F) of length 1."""
+        known, stored = cache.read()
+        if known == pictures:
+            return known, stored
+        row_of = {picture: row for row, picture in enumerate(known)}
+        embeddings = np.zeros((len(pictures), *self.embedder.encoder.feature_shape), np.float32)  # (n, F)
+        done = [row for row, picture in enumerate(pictures) if picture in row_of]
+        if done:
+            embeddings[done] = stored[[row_of[pictures[row]] for row in done]]
+        new = [row for row, picture in enumerate(pictures) if picture not in row_of]
+        if new:
+            cache.check()
+        saved = time.monotonic()
+        results = self.embedder.stream(folder / pictures[row][0] for row in new)
+        for count, (row, result) in enumerate(zip(new, results, strict=True), start=1):
+            if isinstance(result, ImageError):
+                self.errors.append(result)
+            else:
+                embeddings[row] = self._finite(result, folder / pictures[row][0])
+                done.append(row)
+            on_progress(count, len(new))
+            if time.monotonic() - saved > _SAVE_SECONDS:
+                cache.write([pictures[row] for row in done], embeddings[done])
+                saved = time.monotonic()
+        done.sort()
+        kept = [pictures[row] for row in done]
+        if kept != known:
+            cache.write(kept, embeddings[done])
+        return kept, embeddings[done]
+
+    def _finite(self, embedding: Embeddings, path: Path) -> Embeddings:
+        """An embedding (F,) at length 1. Raises: EncoderError where it is no numbers."""
+        if not np.isfinite(embedding).all():
+            raise EncoderError(
+                f"{self.embedder.name} gives values that are not finite for {path}; check its weights."
+            )
+        unit: Embeddings = unit_vectors(embedding[None])[0]
+        return unit
+
+
+def check_text(text: str) -> None:
+    """Raises: OptionError where there is nothing to look for."""
+    if not text.strip():
+        raise OptionError('The text is empty; say what to look for, such as "a dog in the snow".')
+
+
+def find_unknown_words(text: str, embedder: Embedder) -> list[str]:
+    """Words of a text that the model cannot tell from each other: it looks for the others.
+
+    Raises: OptionError where there are no others.
+    """
+    unknown = embedder.text_encoder.unknown_words(text)
+    if len(unknown) == max(1, len(split_words(text))):
+        raise OptionError(
+            f"The model {embedder.text_encoder.name} knows no word of {text!r}; say it in other words."
+        )
+    return unknown
+
+
+def retrieval_of(embedder: Embedder, records: Sequence[CaptionedImage]) -> Retrieval:
+    """R@1, R@5 and R@10 both ways over the records of a split, each of their captions a query.
+
+    Equal captions of different images are right for either. Raises: ImageError for an image that cannot be
+    read.
+    """
+    rows: dict[str, int] = {}
+    captions = [[rows.setdefault(text, len(rows)) for text in record.captions] for record in records]
+    images = embedder.images([record.image for record in records])
+    return score_retrieval(images, embedder.texts(list(rows)), captions)
+
+
+def list_pictures(folder: Path, errors: list[ImageError]) -> list[_Picture]:
+    """The pictures of a folder and those below, sorted by name; what is hidden and links to folders are left
+    out. A folder below that cannot be listed goes to `errors`.
+
+    Raises: OptionError where it is no folder or cannot be listed.
+    """
+    found: list[_Picture] = []
+    waiting = [""]
+    while waiting:
+        prefix = waiting.pop()
+        try:
+            with os.scandir(folder / prefix if prefix else folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(f"{prefix}{entry.name}/")
+                    elif is_image_name(entry.name):
+                        _add_file(found, prefix + entry.name, entry)
+        except OSError as cause:
+            if not prefix:
+                raise OptionError(
+                    f"{folder} cannot be searched ({cause.strerror}); name a folder with pictures."
+                ) from cause
+            errors.append(ImageError(str(folder / prefix), f"it cannot be listed ({cause.strerror})."))
+    return sorted(found)
+
+
+def _add_file(found: list[_Picture], name: str, entry: "os.DirEntry[str]") -> None:
+    try:
+        status = entry.stat()
+    except OSError:  # a link to nowhere, or gone since
+        return
+    if stat.S_ISREG(status.st_mode):
+        found.append((name, status.st_size, status.st_mtime_ns))
+
+
+def _outermost(folders: Sequence[Path]) -> list[Path]:
+    """The folders without those that lie in another of them; a folder named twice comes once."""
+    real = {folder: folder.resolve() for folder in folders}
+    inner = [folder for folder in real if any(other in real[folder].parents for other in real.values())]
+    first = {real[folder]: folder for folder in reversed(real) if folder not in inner}
+    return [folder for folder in real if first.get(real[folder]) is folder]
+
+
+class _Cache:
+    """The embeddings of one folder by one embedder, on disk."""
+
+    def __init__(self, directory: Path, folder: Path, fingerprint: str) -> None:
+        self.metadata = {"format": _FORMAT, "folder": repr(str(folder.resolve())), "embedder": fingerprint}
+        digest = hashlib.sha256(repr(sorted(self.metadata.items())).encode()).hexdigest()
+        self.path = directory / "search" / f"{digest[:32]}.safetensors"
+
+    def read(self) -> tuple[list[_Picture], Embeddings]:
+        """What is stored; nothing where there is no such file, or it is damaged."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.path, "numpy") as file:
+                if file.metadata() != self.metadata:
+                    return _nothing()
+                names = os.fsdecode(file.get_tensor("names").tobytes()).split("\0")
+                sizes, times = (file.get_tensor(name).tolist() for name in ("sizes", "times"))
+                embeddings: Embeddings = file.get_tensor("embeddings")
+        except (OSError, SafetensorError):
+            return _nothing()
+        if not len(names) == len(sizes) == len(times) == len(embeddings):
+            return _nothing()
+        return list(zip(names, sizes, times, strict=True)), embeddings
+
+    def check(self) -> None:
+        """Before the long work. Raises: StorageError where nothing can be written."""
+        check_writable(self.path)
+
+    def write(self, pictures: Sequence[_Picture], embeddings: Embeddings) -> None:
+        """Raises: StorageError; what was there before stays."""
+        from safetensors.numpy import save_file
+
+        if not pictures:
+            self.path.unlink(missing_ok=True)
+            return
+        names, sizes, times = zip(*pictures, strict=True)
+        tensors = {
+            "names": np.frombuffer(os.fsencode("\0".join(names)), np.uint8),
+            "sizes": np.array(sizes, np.int64),
+            "times": np.array(times, np.int64),
+            "embeddings": np.ascontiguousarray(embeddings),
+        }
+        with atomic_path(self.path) as temporary:
+            save_file(tensors, temporary, metadata=self.metadata)
+
+
+def _nothing() -> tuple[list[_Picture], Embeddings]:
+    return [], np.empty((0, 0), np.float32)
