@@ -15,13 +15,13 @@ As in Meteor 1.5's `Aligner`, and with the order of its candidates, for that dec
 - a candidate whose words are in no other is taken before the search;
 - captions of equal words match word by word, exactly.
 
-One thing is not the jar's. Where the lengths of the two captions multiply to over half a million (two of
-700 words, or one of 10,000 and one of 50), only the eight candidates nearest to a word's own place are
-looked at: the search could take minutes otherwise.
+One thing is not the jar's. Where two captions have more than 400,000 candidates (English texts of 2,000 words
+and more), only the eight that are nearest to a word's own place are looked at: the search could take minutes
+otherwise.
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import itemgetter
@@ -35,7 +35,7 @@ EXACT, STEM, SYNONYM, PARAPHRASE = range(4)
 _BEAM = 40
 _CHUNK = 1 << 56  # in a state's rank: above any sum of distances
 _MATCH = 1 << 88  # above any number of chunks
-_CROWDED = 500_000  # words of the hypothesis times words of the reference
+_CROWD = 400_000  # more candidates than that between two captions are thinned
 _NEAREST = 8  # candidates a word has in a crowd
 
 
@@ -117,24 +117,26 @@ def _candidates(
     hypothesis: Caption, reference: Caption, paraphrases: Mapping[int, Mapping[int, int]]
 ) -> list[list[Candidate]]:
     """Candidates by the place in the reference where they begin, in the jar's order."""
-    words, places = hypothesis.words, hypothesis.places
-    crowded = len(words) * len(reference.words) > _CROWDED
+    same = list(hypothesis.words) == list(reference.words)
+    of_words = _word_groups(hypothesis, reference, exact_only=same)
+    of_phrases = [] if same else list(_phrase_groups(hypothesis, reference, paraphrases))
+    num_candidates = sum(len(places) for word in reference.words for places, _ in of_words[word])
+    num_candidates += sum(len(group.places) for group in of_phrases)
+    crowded = num_candidates > _CROWD
     candidates = [
-        [Candidate(start, 1, place, 1, EXACT) for place in _near(places.get(word, ()), start, crowded)]
+        [
+            Candidate(start, 1, place, 1, kind)
+            for places, kind in of_words[word]
+            for place in _near(places, start, crowded)
+        ]
         for start, word in enumerate(reference.words)
     ]
-    if list(words) == list(reference.words):
-        return candidates
-    stem_places, synonyms = hypothesis.stem_places, _synonyms(hypothesis, reference)
-    for start, (word, stem) in enumerate(zip(reference.words, reference.stems, strict=True)):
-        found = candidates[start]
-        for place in _near(stem_places.get(stem, ()), start, crowded):
-            if words[place] != word:
-                found.append(Candidate(start, 1, place, 1, STEM))
-        if alike := synonyms[word]:
-            near = [place for other in alike for place in _near(places[other], start, crowded)]
-            found.extend(Candidate(start, 1, place, 1, SYNONYM) for place in sorted(near))
-    _add_paraphrases(candidates, hypothesis, reference, paraphrases, crowded)
+    for of_reference, start, length, places, other_length in of_phrases:
+        for place in _near(places, start, crowded):
+            if of_reference:
+                candidates[start].append(Candidate(start, length, place, other_length, PARAPHRASE))
+            else:
+                candidates[place].append(Candidate(place, other_length, start, length, PARAPHRASE))
     if crowded:
         for of_place in candidates:
             of_place.sort(key=lambda match: abs(match.match_start - match.start))
@@ -142,13 +144,54 @@ def _candidates(
     return candidates
 
 
-def _synonyms(hypothesis: Caption, reference: Caption) -> dict[str, list[str]]:
-    """Each word of the reference -> the other words of the hypothesis with a sense of its own."""
-    known = hypothesis.known_senses
-    return {
-        word: [other for other, others in known.items() if other != word and not senses.isdisjoint(others)]
-        for word, senses in dict(zip(reference.words, reference.senses, strict=True)).items()
-    }
+def _word_groups(
+    hypothesis: Caption, reference: Caption, *, exact_only: bool
+) -> dict[str, list[tuple[Sequence[int], int]]]:
+    """Each word of the reference -> the places in the hypothesis that it matches, by kind of match."""
+    words, places = hypothesis.words, hypothesis.places
+    groups: dict[str, list[tuple[Sequence[int], int]]] = {}
+    for word, stem, senses in zip(reference.words, reference.stems, reference.senses, strict=True):
+        if word in groups:
+            continue
+        groups[word] = [(places.get(word, ()), EXACT)]
+        if exact_only:
+            continue
+        stemmed = [place for place in hypothesis.stem_places.get(stem, ()) if words[place] != word]
+        alike = [
+            place
+            for other, others in hypothesis.known_senses.items()
+            if other != word and not senses.isdisjoint(others)
+            for place in places[other]
+        ]
+        groups[word] += [(stemmed, STEM), (sorted(alike), SYNONYM)]
+    return groups
+
+
+class _PhraseGroup(NamedTuple):
+    """`length` words from `start` of one caption, and where in the other a paraphrase of them stands."""
+
+    of_reference: bool
+    start: int
+    length: int
+    places: Sequence[int]
+    other_length: int
+
+
+def _phrase_groups(
+    hypothesis: Caption, reference: Caption, paraphrases: Mapping[int, Mapping[int, int]]
+) -> Iterator[_PhraseGroup]:
+    """First what the reference's phrases become, then what the hypothesis's do; a pair that the table has
+    both ways is there twice."""
+    for ours, theirs in ((reference, hypothesis), (hypothesis, reference)):
+        present = theirs.phrase_places
+        for start, of_place in enumerate(ours.phrases):
+            for length, phrase in of_place:
+                ranks = paraphrases.get(phrase)
+                if not ranks or not (found := ranks.keys() & present.keys()):
+                    continue
+                for other in sorted(found, key=ranks.__getitem__) if len(found) > 1 else found:
+                    other_length, places = present[other]
+                    yield _PhraseGroup(ours is reference, start, length, places, other_length)
 
 
 def _near(places: Sequence[int], start: int, crowded: bool) -> Sequence[int]:
@@ -158,33 +201,6 @@ def _near(places: Sequence[int], start: int, crowded: bool) -> Sequence[int]:
     middle = bisect_left(places, start)
     around = places[max(0, middle - _NEAREST) : middle + _NEAREST]
     return sorted(sorted(around, key=lambda place: abs(place - start))[:_NEAREST])
-
-
-def _add_paraphrases(
-    candidates: list[list[Candidate]],
-    hypothesis: Caption,
-    reference: Caption,
-    paraphrases: Mapping[int, Mapping[int, int]],
-    crowded: bool,
-) -> None:
-    """First what the reference's phrases become, then what the hypothesis's do; a pair that the table has
-    both ways is there twice."""
-    for ours, theirs in ((reference, hypothesis), (hypothesis, reference)):
-        places = theirs.phrase_places
-        present = places.keys()
-        for start, of_place in enumerate(ours.phrases):
-            for length, phrase in of_place:
-                ranks = paraphrases.get(phrase)
-                if not ranks or not (found := ranks.keys() & present):
-                    continue
-                for other in sorted(found, key=ranks.__getitem__) if len(found) > 1 else found:
-                    other_length, other_places = places[other]
-                    for place in _near(other_places, start, crowded):
-                        if ours is reference:
-                            match = Candidate(start, length, place, other_length, PARAPHRASE)
-                        else:
-                            match = Candidate(place, other_length, start, length, PARAPHRASE)
-                        candidates[match.start].append(match)
 
 
 def _fixed(
