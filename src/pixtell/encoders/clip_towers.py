@@ -58,6 +58,11 @@ class ClipTowers(Towers):
     def preprocess(self) -> Preprocess:
         return self._preprocess
 
+    @property
+    def image_backbone(self) -> torch.nn.Module:
+        backbone: torch.nn.Module = self.model.vision_model
+        return backbone
+
     def embed_images(self, pixels: torch.Tensor) -> torch.Tensor:
         pooled = self.model.vision_model(pixel_values=pixels.to(self.model.dtype)).pooler_output  # (B, D)
         embeddings: torch.Tensor = self.model.visual_projection(pooled)
@@ -86,7 +91,7 @@ class ClipTowers(Towers):
 
 
 def load_clip_towers(spec: EncoderSpec, *, base_dir: Path | None = None) -> ClipTowers:
-    """The whole CLIP of `spec`, fp32, on the CPU, every weight trainable.
+    """The whole CLIP of `spec`, fp32, frozen, on the CPU.
 
     Raises:
         EncoderError: no such directory, no CLIP, one without text tower or tokenizer, damaged weights.
@@ -100,7 +105,6 @@ def load_clip_towers(spec: EncoderSpec, *, base_dir: Path | None = None) -> Clip
         raise EncoderError(
             f"the weights in {directory} lack {name_some(missing)}: save the whole CLIP again."
         )
-    model.requires_grad_(True)
     return ClipTowers(
         model=model, tokenizer=text.tokenizer, preprocess=preprocess, name=text.name, source=directory
     )

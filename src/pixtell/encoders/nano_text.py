@@ -163,15 +163,23 @@ class NanoImageTower(nn.Module):
 class NanoTowers(Towers):
     """The nano encoder as a CLIP.
 
-    The encoder's norms keep their statistics in training too: an image's embedding then depends on no other
-    image of its batch. Batch statistics would let images tell each other apart by their company (He et al.
-    2020, MoCo, section 3.3), and the statistics of a chunk are not those of the batch.
+    learn_statistics: whether the encoder's norms take those of each pass in training, as a new encoder must
+    that has none. Those of an encoder that was trained stay: what trains is then what is used, and an image's
+    embedding depends on no other image, so that it is the same in a batch and in a chunk of it.
     """
 
     name = "nano"
 
-    def __init__(self, *, encoder: NanoEncoder, config: NanoTextConfig, tokenizer: WordTokenizer) -> None:
+    def __init__(
+        self,
+        *,
+        encoder: NanoEncoder,
+        config: NanoTextConfig,
+        tokenizer: WordTokenizer,
+        learn_statistics: bool = False,
+    ) -> None:
         super().__init__()
+        self.learn_statistics = learn_statistics
         self.config = config
         self.image = NanoImageTower(encoder=encoder, embedding_dim=config.embedding_dim)
         self.text = NanoTextEncoder(config=config, tokenizer=tokenizer)
@@ -184,8 +192,12 @@ class NanoTowers(Towers):
 
     def train(self, mode: bool = True) -> "NanoTowers":
         super().train(mode)
-        self.image.encoder.eval()  # it has norms and no dropout
+        self.image.encoder.train(mode and self.learn_statistics)  # it has norms and no dropout
         return self
+
+    @property
+    def image_backbone(self) -> nn.Module:
+        return self.image.encoder
 
     def embed_images(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.image(pixels)  # type: ignore[no-any-return]

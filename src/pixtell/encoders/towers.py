@@ -27,6 +27,11 @@ class Towers(nn.Module, ABC):
     def preprocess(self) -> Preprocess:
         """What the image tower wants done to an image."""
 
+    @property
+    @abstractmethod
+    def image_backbone(self) -> nn.Module:
+        """The image tower up to its projection."""
+
     @abstractmethod
     def embed_images(self, pixels: torch.Tensor) -> torch.Tensor:
         """pixels (B, 3, S, S) -> (B, F)."""

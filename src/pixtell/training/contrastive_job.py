@@ -7,10 +7,7 @@ the loop.
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-from torch import nn
-
-from pixtell.augment import ViewOptions, random_views
+from pixtell.augment import ViewOptions
 from pixtell.datasets.records import CaptionedImage
 from pixtell.devices import Placement
 from pixtell.encoders import EncoderSpec
@@ -22,11 +19,11 @@ from pixtell.errors import DatasetError, OptionError
 from pixtell.images import Preprocess
 from pixtell.tokenizers import WordTokenizer
 from pixtell.training.contrastive import CaptionedImages, Contrastive, ContrastiveOptions
-from pixtell.training.image_memory import SOURCE_SIZE, load_split_images
+from pixtell.training.image_memory import load_split_images
 from pixtell.training.run_options import DataOptions, EncoderOptions, EncoderRunOptions
 from pixtell.training.split_records import Report, read_splits
 
-_STATISTICS_IMAGES, _STATISTICS_BATCH = 512, 64  # that a new encoder's norms take their statistics from
+_MEMORY_SCALE = 7 / 6  # how much larger than a view training images wait in memory, for crops to be sharp
 
 
 def make_contrastive(
@@ -46,6 +43,8 @@ def make_contrastive(
         for split, records in zip(("train", "val"), read_splits(data, report), strict=True)
     )
     towers = choose_towers(what, spec, [text for record in train_records for text in record.captions])
+    towers.requires_grad_(True)
+    towers.image_backbone.requires_grad_(not what.freeze_encoder)
     options = ContrastiveOptions(
         view_size=_view_size(what, towers),
         batch_size=run.batch_size or ContrastiveOptions.batch_size,
@@ -54,31 +53,26 @@ def make_contrastive(
         views=ViewOptions(min_area=what.min_area or 1.0),
         seed=run.seed,
     )
-    preprocess = towers.preprocess
-    memory = replace(preprocess, size=max(SOURCE_SIZE, preprocess.size))
-    train = _load_pairs(train_records, memory, towers, report)
-    val = _load_pairs(val_records, preprocess, towers, report)
-    if spec is None:
-        assert isinstance(towers, NanoTowers)
-        settle_statistics(towers.image.encoder, train.images, options.view_size)
+    in_memory = replace(towers.preprocess, size=round(_MEMORY_SCALE * towers.preprocess.size))
+    train = _load_pairs(train_records, in_memory, towers, report)
+    val = _load_pairs(val_records, towers.preprocess, towers, report)
     report(
         f"{len(train.images):,} training and {len(val.images):,} validation images, "
         f"{len(train.text_ids):,} and {len(val.text_ids):,} different captions, "
-        f"{sum(p.numel() for p in towers.parameters()):,} parameters"
+        f"{sum(p.numel() for p in towers.parameters() if p.requires_grad):,} parameters to train"
     )
     return Contrastive(towers=towers, train=train, val=val, options=options, device=placement.device)
 
 
 def choose_towers(what: EncoderOptions, spec: EncoderSpec | None, captions: Sequence[str]) -> Towers:
-    """The towers to train, in training's hands: every parameter has a gradient.
+    """The towers to train: loaded, or new where there is nothing to load.
 
     captions: a new text tower's words are those seen often enough in them.
     Raises: OptionError, DatasetError, EncoderError.
     """
     if spec is not None and (spec.kind == "clip" or has_text_tower(spec)):
         _refuse_new_text(what)
-        towers: Towers = load_clip_towers(spec) if spec.kind == "clip" else load_nano_towers(spec)
-        return towers.requires_grad_(True)
+        return load_clip_towers(spec) if spec.kind == "clip" else load_nano_towers(spec)
     encoder = (
         NanoEncoder(config=NanoEncoderConfig(width=what.encoder_width, image_size=what.image_size))
         if spec is None
@@ -86,26 +80,7 @@ def choose_towers(what: EncoderOptions, spec: EncoderSpec | None, captions: Sequ
     )
     tokenizer = WordTokenizer.train(captions, min_count=what.min_count)
     config = NanoTextConfig(width=what.text_width, dropout=what.text_dropout)
-    return NanoTowers(encoder=encoder, config=config, tokenizer=tokenizer).requires_grad_(True)
-
-
-@torch.no_grad()
-def settle_statistics(encoder: NanoEncoder, images: torch.Tensor, view_size: int) -> None:
-    """Give the norms of a new encoder the statistics of some images, uint8 (N, 3, S, S), as they are before
-    training: contrastive training leaves statistics alone, and without any the activations would fade."""
-    norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
-    momentum = [norm.momentum for norm in norms]
-    plain = ViewOptions(min_area=1.0, flip=0.0, colour=0.0)
-    encoder.train()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over batches
-    for part in torch.split(images[:_STATISTICS_IMAGES], _STATISTICS_BATCH):
-        views = random_views(part, view_size, plain, torch.Generator())
-        encoder.grid(encoder.preprocess.normalise(views))
-    for norm, value in zip(norms, momentum, strict=True):
-        norm.momentum = value
-    encoder.eval()
+    return NanoTowers(encoder=encoder, config=config, tokenizer=tokenizer, learn_statistics=spec is None)
 
 
 def _with_text(records: Sequence[CaptionedImage], split: str, report: Report) -> list[CaptionedImage]:
@@ -134,6 +109,10 @@ def _view_size(what: EncoderOptions, towers: Towers) -> int:
         asked = what.view_size or size
         if asked % STRIDE:
             raise OptionError(f"--view-size {asked} is not a multiple of {STRIDE}; choose for example 128.")
+        if towers.learn_statistics and asked < 2 * STRIDE:  # one image of one cell has no spread
+            raise OptionError(
+                f"--view-size {asked} is too small for a new encoder; give {2 * STRIDE} or more."
+            )
         return asked
     if what.view_size not in (None, size):
         raise OptionError(

@@ -19,7 +19,7 @@ from pixtell.reports import write_training_curves
 from pixtell.training.contrastive import ContrastiveOptions
 from pixtell.training.contrastive_job import make_contrastive
 from pixtell.training.distillation import Distillation, DistillationOptions
-from pixtell.training.image_memory import SOURCE_SIZE, load_split_images
+from pixtell.training.image_memory import load_split_images
 from pixtell.training.loop import Objective, Progress, RunResult, train
 from pixtell.training.run_files import RunDirectory
 from pixtell.training.run_options import (
@@ -30,6 +30,8 @@ from pixtell.training.run_options import (
     fixed_options,
 )
 from pixtell.training.split_records import Report, read_splits
+
+SOURCE_SIZE = 224  # pixels a side at which training images wait in memory for their crops
 
 
 def train_encoder(

@@ -12,8 +12,6 @@ from pixtell.datasets.records import CaptionedImage
 from pixtell.errors import DatasetError, ImageError
 from pixtell.images import Preprocess, load_images
 
-SOURCE_SIZE = 224  # pixels a side at which training images wait in memory for their crops
-
 
 def load_split_images(
     records: Sequence[CaptionedImage], preprocess: Preprocess, report: Callable[[str], None]

@@ -102,6 +102,9 @@ class EncoderOptions:
     chunk_size: int | None = option(
         None, "contrastive: images in memory at a time, for batches that do not fit; not given: all."
     )
+    freeze_encoder: bool = option(
+        False, "contrastive: leave the encoder of --init-from as it is; texts learn to find its images."
+    )
     text_width: int = option(NanoTextConfig.width, "contrastive: width of a new text tower.")
     text_dropout: float = option(NanoTextConfig.dropout, "contrastive: dropout in a new text tower.")
     min_count: int = option(4, "contrastive: words seen less often are unknown to a new text tower.")
@@ -129,7 +132,7 @@ class EncoderRunOptions(RunOptions):
 
 
 # Flags that change nothing beside another: they are refused, or their user would think that they did.
-_CONTRASTIVE_ONLY = "captions_per_image chunk_size text_width text_dropout min_count"
+_CONTRASTIVE_ONLY = "captions_per_image chunk_size freeze_encoder text_width text_dropout min_count"
 
 
 def check_encoder(data: DataOptions, what: EncoderOptions, run: RunOptions) -> None:
@@ -157,7 +160,9 @@ def check_encoder(data: DataOptions, what: EncoderOptions, run: RunOptions) -> N
         raise OptionError(
             "--max-steps is missing; the learning rate needs to know where it ends: give for example 20000."
         )
-    if what.init_from is not None:
+    if what.init_from is None:
+        refuse_idle(what, "freeze_encoder", "without --init-from, for a new encoder has nothing to keep")
+    else:
         refuse_idle(what, "encoder_width image_size", "with --init-from, which brings its own")
 
 
