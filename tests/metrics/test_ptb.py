@@ -1,7 +1,9 @@
 # ruff: noqa: RUF001  (quotes and dashes that look alike are what is tested)
 """PTB words: golden captions recorded from the Java tokeniser, properties, and that program where Java is."""
 
+import json
 import random
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -74,6 +76,11 @@ GOLDEN = [
     ("", ""),
 ]
 
+# {kind: [[caption, words], ...]}, recorded from that program too. ASCII, so that what is invisible is seen.
+HARD: dict[str, list[tuple[str, str]]] = json.loads(
+    Path(__file__).with_name("ptb_cases.json").read_text(encoding="ascii")
+)
+
 # What random captions are put together from, so that the rows of the table meet.
 _PIECES = """
     a b cannot I A An The is dog dogs Dog isn it do mr Mr. St. st no. No. p. co. Jan. etc. e.g. p.m.
@@ -102,10 +109,22 @@ def test_golden_captions(caption: str, words: str) -> None:
     assert " | ".join(ptb_words(caption)) == words
 
 
+@pytest.mark.parametrize("kind", HARD)
+def test_hard_captions(kind: str) -> None:
+    for caption, words in HARD[kind]:
+        assert (caption, " | ".join(ptb_words(caption))) == (caption, words)
+
+
 @pytest.mark.java
-def test_golden_captions_are_what_java_gives() -> None:
-    captions = [caption for caption, _ in GOLDEN]
-    assert java_words(captions) == [words.split(" | ") if words else [] for _, words in GOLDEN]
+def test_golden_and_hard_captions_are_what_java_gives() -> None:
+    recorded = [*GOLDEN, *(case for cases in HARD.values() for case in cases)]
+    found = java_words([caption for caption, _ in recorded])
+    differing = [
+        (caption, words, java)
+        for (caption, words), java in zip(recorded, found, strict=True)
+        if " | ".join(java) != words
+    ]
+    assert differing == []
 
 
 @pytest.mark.java
@@ -135,7 +154,7 @@ def test_a_line_separator_is_a_space(separator: str) -> None:
     )
 
 
-@pytest.mark.parametrize("control", ["\x00", "\x01", "\x1f", "\x7f", "\ufeff", "\ud800", "\u200d"])
+@pytest.mark.parametrize("control", ["\x00", "\x01", "\x1c", "\x1f", "\x7f", "\ufeff", "\ud800", "\u200d"])
 def test_control_characters_end_words_and_vanish(control: str) -> None:
     assert ptb_words(f"a dog{control}runs{control}") == ["a", "dog", "runs"]
 
@@ -176,6 +195,26 @@ def test_a_caption_of_ten_thousand_words() -> None:
         ptb_words("A dog's red ball, 5-year-old. " * 2000)
         == ["a", "dog", "'s", "red", "ball", "5-year-old"] * 2000
     )
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "1", "-"])
+def test_a_word_of_a_million_characters(letter: str) -> None:
+    word = letter * (1_000_000 // len(letter))
+    assert ptb_words(word) == [word]
+
+
+@pytest.mark.parametrize(
+    "piece", ["%", "é ", "🐶", "#.", "1.a.", "<!a", "<a b='", "www.&", "'a", "a-'", "f@"]
+)
+def test_time_is_linear_whatever_is_repeated(piece: str) -> None:
+    """Eight times the text takes some eight times the time; where a row starts anew everywhere, 64 times."""
+
+    def seconds(length: int) -> float:
+        started = time.process_time()
+        ptb_words(piece * (length // len(piece)))
+        return time.process_time() - started
+
+    assert min(seconds(8_000) for _ in range(2)) < 24 * min(seconds(1_000) for _ in range(3))
 
 
 def test_nothing_but_spaces_or_punctuation_has_no_words() -> None:

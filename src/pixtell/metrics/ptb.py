@@ -6,9 +6,17 @@ it, without Java. The table below describes the tokens of the Penn Treebank as t
 cuts them: behaviour that is observed by running that program, and held to it in
 `tests/metrics/test_ptb.py`. As there, the longest match wins, and of two equally long the first row.
 
-Two differences, both on purpose. A caption is cut alone: a line separator inside it (`\\r`, U+2028, ...) is
-a space and never shifts the captions that follow, and the next caption's first word has no say about a full
-stop here. And letters newer than that program's Unicode are letters, where it drops them.
+Two differences, both on purpose. A caption is cut alone, as if only an empty line came after it: a line
+separator inside it (`\\r`, U+2028, ...) is a space and never shifts the captions that follow, and the next
+caption's first word has no say. There "the letter P." loses its full stop where the next caption begins with
+"A": 6 of Flickr30k's 135,911 captions, and none when that program is given each alone. And letters newer
+than that program's Unicode, such as U+0528, are letters, where it drops them.
+
+What is left, each rarer than one in 10,000 captions made of such pieces: a capital sigma next to digits or
+hyphens becomes another of the two small ones; U+0130, a capital I with a dot, is no i inside a row's words;
+an address of one emoji ("http://" and nothing else) is no address; and labels of addresses end at 64
+characters, tags and file names at a few hundred, so that no text, whatever it repeats, takes more than linear
+time.
 """
 
 import re
@@ -79,8 +87,8 @@ _LD = f"(?:[A-Za-z0-9{_LETTER}{_MARK}{_DIGIT}\xad]|&[aeiouAEIOU](?i:acute|grave|
 _D = f"[0-9{_DIGIT}]"
 _ALPHA = f"[A-Za-z{_LETTER}]"
 _ALNUM = f"[A-Za-z0-9{_LETTER}{_DIGIT}]"
-_APOS = "(?:['\x92’]|&apos;)"
-_TICK = "(?:['\x92’`\x91‘‛]|&apos;)"
+_APOS = "(?:['\x92’]|(?i:&apos;))"
+_TICK = "(?:['\x92’`\x91‘‛]|(?i:&apos;))"
 _CLITIC = f"{_APOS}(?i:[msd]|re|ve|ll)"
 _WORD = f"{_L}{_LD}*(?:[.!?]{_L}{_LD}*)*"
 _PART = f"(?:[dDoOlL]{_TICK}{_ALNUM})?{_ALNUM}+"
@@ -88,13 +96,15 @@ _COMPOUND = f"{_PART}(?:[-_\u058a‐‑]{_PART})*"
 _NUMBER = f"(?:{_D}*(?:[.:,\xad\u066b\u066c]{_D}+)+|{_D}+)"
 _ACRONYM = r"(?i:[a-z](?:\.[a-z])+|(?:canada|sino|korean|eu|japan|non)-u\.s|u\.s\.-(?:u\.k|u\.s\.s\.r))"
 _HYPHENED = rf"[A-Za-z0-9][A-Za-z0-9.,\xad]{{0,200}}(?:-(?:{_ACRONYM}\.|[A-Za-z0-9\xad]+))+"
+_JOINED = "[A-Z]+(?:(?:(?i:&amp;)|[+&])[A-Z]+)+"  # AT&T
 _SLASHED = "[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}"
 _NAME = "[A-Za-z][A-Za-z0-9_:.-]*"
 _ATTRIBUTE = rf"""[ ]+{_NAME}(?:[ ]*=[ ]*(?:'[^']*'|"[^"]*"))?"""
-_TAG = rf"<(?:[!?][A-Za-z-][^>\n]*|/{_NAME}|{_NAME}(?:{_ATTRIBUTE})*[ ]*/?)[ ]*>"
+_TAG = rf"<(?:[!?][A-Za-z-][^>\n]{{0,500}}|/{_NAME}|{_NAME}(?:{_ATTRIBUTE})*[ ]*/?)[ ]*>"
 _URL = r"""[^ \t\n"<>|(){}]+[^ \t\n"<>|.!?(){},-]"""
-_WWW = r"""(?i:www)\.(?:[^ \t\n"<>|.!?(){},]+\.)+[a-zA-Z]{2,4}"""
-_DOT_COM = r"""(?:[^ \t\n"`'<>|.!?(){},-_$]+\.)+(?i:com|net|org|edu)"""
+_PATH = r"""[^ \t\n"<>|()]+[^ \t\n"<>|.!?(){},-]"""
+_WWW = r"""(?i:www)\.(?:[^ \t\n"<>|.!?(){},]{1,64}\.){1,10}[a-zA-Z]{2,4}"""
+_DOT_COM = r"""(?:[^ \t\n"`'<>|.!?(){},-_$]{1,64}\.){1,10}(?i:com|net|org|edu)"""
 _MAIL = r"""[^ \t\n"<>|(){}\xa0"""
 _PHONE = (
     r"(?:\([0-9]{2,3}\)[ \xa0]?|(?:\+\+?)?(?:[0-9]{2,4}[- \xa0])?[0-9]{2,4}[- \xa0])"
@@ -156,7 +166,7 @@ def _remove(token: str) -> str:
 
 
 def _straighten_quotes(token: str) -> str:
-    return re.sub("(?i)&apos;", "'", re.sub("(?i)&quot;", "''", token)).translate(_QUOTES).lower()
+    return token.replace("&apos;", "'").replace("&quot;", "''").translate(_QUOTES).lower()
 
 
 def _unescape(token: str) -> str:
@@ -198,14 +208,15 @@ ROWS: tuple[tuple[str, Render], ...] = (
     (r"(?i:&amp;|&lt;|&gt;)", _unescape),
     (r"&(?i:ht|tl|ur|lr|qc|ql|qr|odq|cdq|#[0-9]+);", _lower),  # entities of old corpora
     (rf"({_WORD}){_CLITIC}", _lower),  # dog | 's
-    (rf"([A-Za-z]*[A-MO-Za-mo-z]\xad*)[nN]{_TICK}[tT]", _lower),  # do | n't
+    (rf"([A-Za-z\xad]*[A-MO-Za-mo-z]\xad*)[nN]{_TICK}[tT]", _lower),  # do | n't
     (_WORD, _lower),
     (rf"{_APOS}[nN]{_APOS}?|{_APOS}(?i:em|till?|cause|[2-9]0s)|(?i:[ldj]|dunkin|somethin|ol){_APOS}", _lower),
-    (rf"(?i:c{_APOS}mon|cap{_APOS}n|nat{_APOS}l|o{_TICK}o)|[A-HJ-XZn]{_TICK}{_ALPHA}{{2,}}", _lower),
+    (rf"[A-HJ-XZn]{_TICK}{_ALPHA}{{2,}}|(?i:c{_APOS}est|cap{_APOS}n|o{_TICK}o)", _lower),
+    (r"(?i:c'mon|nat'l|e'er|s'mores|ev'ry|li'l|nor'easter|cont'd\.)", _lower),
     (rf"{_ALPHA}+[aeiouyAEIOUY]{_TICK}[aeiouA-Z]{_ALPHA}*", _lower),  # ne'er
     (rf"([yY]{_APOS}){_ALPHA}", _lower),  # y' | all
     (rf"(?i:https?)://{_URL}", str.lower),
-    (rf"(?:{_WWW}|{_DOT_COM})(?:/{_URL})?", str.lower),
+    (rf"(?:{_WWW}|{_DOT_COM})(?:/{_PATH})?", str.lower),
     (rf"(?:<|(?i:&lt;))?[a-zA-Z0-9]{_MAIL}]{{0,200}}@(?:{_MAIL}.]+\.)*{_MAIL}.]+(?:>|(?i:&gt;))?", str.lower),
     (rf"@[A-Za-z_][A-Za-z_0-9]*|\#{_L}+", str.lower),
     (rf"({_CLITIC})[^A-Za-z]", _straighten_quotes),
@@ -219,7 +230,7 @@ ROWS: tuple[tuple[str, Render], ...] = (
     (rf"({_OPEN})(?s:..)|{_OPEN}|{_CLOSED}|(?:{_ACRONYM}|[A-Za-z])\.", _lower),
     (rf"([A-Za-z])\.{_BREAK}+(?:A|{_capital(_SENTENCE_STARTERS)}|{_TAG}){_BREAK}", _lower),
     (rf"((?i:{_any(_NUMBERED_ABBREVIATIONS)})\.){_BREAK}?{_D}", _lower),  # no. 5
-    (rf"({_LD}+(?:\.{_LD}+)*\.(?i:{_any(_FILE_TYPES)}))(?:{_BREAK}|[.?!,])", str.lower),
+    (rf"({_LD}{{1,200}}(?:\.{_LD}{{1,200}}){{0,5}}\.(?i:{_any(_FILE_TYPES)}))(?:{_BREAK}|[.?!,])", str.lower),
     (_PHONE, _name_number),
     (rf"[`\x91-\x94‘-‟‹›«»]{{1,2}}|''|\"|(?i:&quot;)|{_APOS}", _straighten_quotes),
     (r"([<>]?[:;=][-o*']?[()DPdpO\\{@|\[\]])[^A-Za-z0-9]", _name_round_brackets),  # :-)
@@ -232,7 +243,8 @@ ROWS: tuple[tuple[str, Render], ...] = (
     (_HYPHENED, _lower),  # 1.5-inch
     (_COMPOUND, _lower),  # t-shirt
     (rf"((?:{_WORD}|{_HYPHENED}|{_COMPOUND})\.)[,;:、]", _lower),  # yard., is yard. before a comma
-    (r"[A-Z]+(?:(?:(?i:&amp;)|[+&])[A-Z]+)+", _unescape),  # AT&T
+    (_JOINED, _unescape),
+    (rf"({_JOINED}\.)[,;:、]", _unescape),
     (r"[⁺⁻₊₋]?(?:[⁰¹²³⁴-⁹]+|[₀-₉]+)", _lower),  # m | ²
     (rf"[%&+~^|\\@$<>_⁺⁻₊₋¥‚„‟⁄、{_SYMBOL}]", _lower),
 )
@@ -242,7 +254,7 @@ _COMPILED = tuple((re.compile(pattern), render) for pattern, render in ROWS)
 # --- The short road: plain words with a space, or a comma and a space, behind them. No row that begins with
 # letters reaches over a space, unless a full stop stands before it.
 
-_PLAIN_WORDS = re.compile(r"(?: |[A-Za-z]+,?(?= )|[A-Za-z]+(?=\n))+")
+_PLAIN_WORDS = re.compile("(?: (?![\t\xa0\u3000])|[A-Za-z]+,?(?= )|[A-Za-z]+(?=\n))+")
 _LAST_WORD = re.compile(r"([A-Za-z]{2,}|)\. *\n")
 _ABBREVIATION = re.compile(rf"{_OPEN}|{_CLOSED}")
 _SPLIT_WORDS = {"cannot": "can not", "gonna": "gon na", "gotta": "got ta", "wanna": "wan na"} | (
