@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pixtell.batching import IGNORED, encode_captions, epoch_batches, make_batch
+from pixtell.batching import IGNORED, encode_captions, epoch_batches, make_batch, split_by_length
 from pixtell.errors import DatasetError
 from pixtell.tokenizers import WordTokenizer
 
@@ -50,6 +50,21 @@ def test_labels_are_the_tokens_and_ignore_nothing_but_padding() -> None:
         assert labels.tolist() == caption + [IGNORED] * (3 - len(caption))
         assert token_ids[: len(caption)].tolist() == caption
     assert batch.token_ids.min() >= 0  # padding is an id that an embedding has
+
+
+def test_groups_of_like_length_hold_every_caption_once() -> None:
+    batch = make_batch(CAPTIONS, torch.tensor([0, 1, 2]))
+    groups = list(split_by_length(batch, 3))
+    assert [group.labels.shape for _, group in groups] == [(2, 2), (2, 3), (2, 5)]
+    assert sorted(torch.cat([chosen for chosen, _ in groups]).tolist()) == list(range(6))
+    for chosen, group in groups:
+        length = group.labels.shape[1]
+        assert torch.equal(group.labels, batch.labels[chosen, :length])
+        assert torch.equal(group.token_ids, batch.token_ids[chosen, :length])
+        assert torch.equal(group.image_index, batch.image_index[chosen])
+        assert (batch.labels[chosen, length:] == IGNORED).all()
+        assert torch.equal(group.rows, batch.rows)
+    assert len(list(split_by_length(make_batch(CAPTIONS, torch.tensor([1]))))) == 1
 
 
 def test_padding_is_what_torch_leaves_out() -> None:

@@ -4,7 +4,7 @@ In: captions as token ids, features an image. Out: `CaptionBatch`, in which the 
 its row of features. It knows neither models nor objectives.
 """
 
-from collections.abc import Sequence, Sized
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
 
 import torch
@@ -54,3 +54,21 @@ def make_batch(captions: Sequence[Sequence[Sequence[int]]], rows: torch.Tensor) 
     labels = torch.tensor([[*ids, *[IGNORED] * (longest - len(ids))] for _, ids in chosen])  # (C, T)
     image_index = torch.tensor([place for place, _ in chosen])
     return CaptionBatch(rows, labels.clamp(min=0), labels, image_index)
+
+
+def split_by_length(batch: CaptionBatch, num_groups: int = 4) -> Iterator[tuple[torch.Tensor, CaptionBatch]]:
+    """The captions of a batch in groups of like length, each padded to its own longest: padded to the longest
+    of all, more than half of a batch is padding.
+
+    Yields: which captions (c,), and they as a batch of the same images.
+    """
+    lengths = (batch.labels != IGNORED).sum(1)  # (C,)
+    for chosen in torch.tensor_split(lengths.argsort(stable=True), num_groups):
+        if len(chosen):
+            kept = chosen, slice(int(lengths[chosen].max()))
+            yield (
+                chosen,
+                CaptionBatch(
+                    batch.rows, batch.token_ids[kept], batch.labels[kept], batch.image_index[chosen]
+                ),
+            )

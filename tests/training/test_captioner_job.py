@@ -69,6 +69,7 @@ def job(photos: Path, encoder_dir: Path) -> Job:
 
 
 LSTM = {"family": "lstm", "num_layers": 4}
+BLANK = {"family": None, "encoder": None, "width": None, "num_layers": 4, "min_count": 4}  # with init_from
 PIXELS = {"train_encoder": True, "min_area": 0.7}
 
 
@@ -97,6 +98,59 @@ def test_a_killed_run_resumed_is_an_uninterrupted_one(
     assert_same_runs(whole, killed)
     assert (whole / "metrics.jsonl").read_text() == (killed / "metrics.jsonl").read_text()
     assert (whole / "curves.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("first", "what"),
+    [
+        ({}, {"views": 2, "accumulate": 2}),
+        (LSTM, {"reward": "cider-d,bleu-4=0.3", "samples": 2}),
+        (LSTM, PIXELS),
+    ],
+    ids=["clipcap-cache", "lstm-cache", "lstm-pixels"],
+)
+def test_self_critical_training_resumes_to_the_bit(
+    job: Job,
+    tmp_path: Path,
+    assert_same_runs: Callable[[Path, Path], None],
+    first: dict[str, Any],
+    what: dict[str, Any],
+) -> None:
+    job.run(tmp_path / "first", what={**first, "epochs": 1})
+    what = {**BLANK, **what, "objective": "scst", "init_from": str(tmp_path / "first")}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    expected = job.run(whole, what=what, learning_rate=1e-3)
+
+    def kill(progress: Progress) -> None:
+        if progress.step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        job.run(killed, what=what, learning_rate=1e-3, on_progress=kill)
+    assert job.run(killed, what=what, learning_rate=1e-3, resume=True) == expected
+    assert_same_runs(whole, killed)
+    assert (whole / "metrics.jsonl").read_text() == (killed / "metrics.jsonl").read_text()
+    line = json.loads((whole / "metrics.jsonl").read_text().splitlines()[-2])
+    assert line["samples/reward"] > 0
+    assert {"samples/distinct_share", "samples/bad_ending_rate", "samples/mean_tokens"} <= line.keys()
+
+
+def test_no_caption_of_another_split_is_rewarded(job: Job, photos: Path, tmp_path: Path) -> None:
+    """Other captions of the validation pictures, and the same model comes out."""
+    other = tmp_path / "photos"
+    shutil.copytree(photos, other)
+    lines = [json.loads(line) for line in (other / "captions.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["captions"] = ["A cat."] if line["split"] == "val" else line["captions"]
+    (other / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    job.run(tmp_path / "first", what={**LSTM, "epochs": 1})
+    what = {**BLANK, "objective": "scst", "init_from": str(tmp_path / "first"), "epochs": 1}
+    weights = []
+    for number, folder in enumerate((photos, other)):
+        run = tmp_path / f"run{number}"
+        job.run(run, what=what, data={"data_dir": folder}, learning_rate=1e-3)
+        weights.append((load_checkpoint(run).directory / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
 
 
 def test_a_run_out_of_time_can_be_used_and_goes_on(job: Job, tmp_path: Path) -> None:
@@ -145,8 +199,7 @@ def test_a_moved_encoder_travels_with_every_model_made_from_it(job: Job, tmp_pat
     moved, after = tmp_path / "moved", tmp_path / "after"
     job.run(moved, what={**LSTM, **PIXELS, "epochs": 1})
     beginning = load_checkpoint(moved)
-    blank = {"family": None, "encoder": None, "width": None, "num_layers": 4, "min_count": 4, "epochs": 1}
-    job.run(after, what={**blank, "init_from": str(moved)})
+    job.run(after, what={**BLANK, "init_from": str(moved), "epochs": 1})
     end = load_checkpoint(after)
     name = "encoder.safetensors"
     assert (end.directory / name).read_bytes() == (beginning.directory / name).read_bytes()
@@ -160,10 +213,9 @@ def test_a_moved_encoder_travels_with_every_model_made_from_it(job: Job, tmp_pat
 def test_a_model_to_start_from_gives_its_weights(job: Job, tmp_path: Path) -> None:
     job.run(tmp_path / "first", what=LSTM)
     first = load_checkpoint(tmp_path / "first")
-    blank = {"family": None, "encoder": None, "width": None, "num_layers": 4, "min_count": 4}
     result = job.run(
         tmp_path / "second",
-        what={**blank, "init_from": str(tmp_path / "first")},
+        what={**BLANK, "init_from": str(tmp_path / "first")},
         max_steps=1,
         learning_rate=1e-12,
     )

@@ -45,15 +45,18 @@ class TableModel(CaptionModel):
         self.rows_seen: list[int] = []
         self.captions_seen: list[int] = []
 
-    def forward(self, features: Tensor, token_ids: Tensor, image_index: Tensor | None = None) -> Tensor:
-        assert image_index is not None
+    def start(self, features: Tensor) -> tuple[Tensor, Tensor]:
         self.rows_seen.append(len(features))
-        self.captions_seen.append(len(token_ids))
-        before = torch.cat((torch.full_like(token_ids[:, :1], 8), token_ids[:, :-1]), 1)  # (C, T)
-        return self.table(before) + self.image(features)[image_index][:, None]  # (C, T, V)
+        image = self.image(features)  # (B, V)
+        return self.table.weight[8] + image, image
 
-    def start(self, features: Tensor) -> tuple[Tensor, Any]:
-        raise NotImplementedError
+    def extend(
+        self, logits: Tensor, state: Tensor, token_ids: Tensor, image_index: Tensor | None = None
+    ) -> Tensor:
+        assert image_index is not None
+        self.captions_seen.append(len(token_ids))
+        further = self.table(token_ids[:, :-1]) + state[image_index][:, None]  # (C, T - 1, V)
+        return torch.cat((logits[image_index][:, None], further), 1)  # (C, T, V)
 
     def step(self, token_ids: Tensor, state: Any) -> tuple[Tensor, Any]:
         raise NotImplementedError
@@ -119,11 +122,25 @@ def test_every_id_is_learned_but_padding_and_unknown_words(label_smoothing: floa
     assert loss.item() == pytest.approx(loss_by_hand(model, label_smoothing), rel=1e-5)
 
 
+@pytest.mark.parametrize("accumulate", [2, 3, 4])
+def test_parts_of_a_batch_add_up_to_it(accumulate: int) -> None:
+    """By tokens, not by parts: the images have 12, 3 and 7 learned ones; a fourth part is empty."""
+    gradients = []
+    for size, parts in ((3, 1), (-(-3 // accumulate), accumulate)):
+        model = TableModel()
+        objective = make_objective(model, NumberedFeatures(), batch_size=size, accumulate=parts)
+        for call in range(parts):
+            objective.loss(call)[0].backward()  # type: ignore[no-untyped-call]
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for whole, added in zip(*gradients, strict=True):
+        torch.testing.assert_close(added, whole, rtol=1e-6, atol=1e-6)
+
+
 def test_captions_share_the_branch_of_their_image() -> None:
     model = TableModel()
     make_objective(model, NumberedFeatures()).loss(0)
     assert model.rows_seen == [3]
-    assert model.captions_seen == [8]
+    assert sum(model.captions_seen) == 8
 
 
 def test_the_mapping_network_runs_once_an_image() -> None:

@@ -127,6 +127,19 @@ def test_a_run_stopped_by_the_clock_again_and_again_is_an_uninterrupted_one(
     assert_same_runs(whole, stopped)
 
 
+def test_gradients_of_several_calls_are_one_update(tmp_path: Path, placement: Placement) -> None:
+    objective = ToyObjective()
+    options = replace(OPTIONS, max_steps=2, accumulate=3, log_every=1)
+    assert go(tmp_path / "run", objective, options, placement).step == 2
+    assert objective.steps == [0, 1, 2, 3, 4, 5]
+    parts = ToyObjective()
+    losses = []
+    for call in range(3):  # the first update of another, in which nothing moves
+        torch.manual_seed(step_seed(0, call))
+        losses.append(parts.loss(call)[0].item())
+    assert lines_of(tmp_path / "run")[0]["loss"] == pytest.approx(sum(losses))
+
+
 def test_a_stopped_run_has_logged_something(tmp_path: Path, placement: Placement) -> None:
     go(tmp_path, ToyObjective(), replace(OPTIONS, max_seconds=1e-9), placement)
     assert [line["step"] for line in lines_of(tmp_path)] == [1]

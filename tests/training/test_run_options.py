@@ -20,6 +20,7 @@ from pixtell.training.run_options import (
 DATA = DataOptions()
 WHAT = CaptionerOptions(family="clipcap", encoder="nano")
 RUN = RunOptions(output=Path("run"))
+SCST = {"family": None, "encoder": None, "init_from": "nano", "objective": "scst"}
 ENCODER = EncoderOptions(teacher=Path("teacher"))
 ENCODER_RUN = EncoderRunOptions(output=Path("run"), max_steps=100)
 
@@ -109,6 +110,37 @@ def share(flag: str, value: float) -> str:
             "--num-layers and --min-count change nothing with --language-model, which brings its own; leave "
             "them out.",
         ),
+        ("what", {"accumulate": 0}, positive("--accumulate", 0)),
+        (
+            "what",
+            {"objective": "guess"},
+            "--objective guess is unknown; choose cross-entropy or scst.",
+        ),
+        (
+            "what",
+            {"objective": "scst"},
+            "--objective scst improves a model that cross-entropy has trained; name one with --init-from.",
+        ),
+        (
+            "what",
+            {**SCST, "samples": 1},
+            "--samples 1 leaves a caption nothing to be better than; give 2 or more, say 5.",
+        ),
+        (
+            "what",
+            {**SCST, "label_smoothing": 0.2},
+            "--label-smoothing changes nothing with --objective scst; leave it out.",
+        ),
+        (
+            "what",
+            {"samples": 3, "reward": "bleu-4"},
+            "--samples and --reward change nothing without --objective scst; leave them out.",
+        ),
+        (
+            "what",
+            {**SCST, "reward": "bleu-4=0"},
+            "--reward bleu-4=0: a weight is a number above zero, such as bleu-4=0.3.",
+        ),
         (
             "what",
             {"train_encoder": True, "views": 2, "features": Path("f")},
@@ -169,6 +201,7 @@ def test_an_encoders_training_must_know_its_end() -> None:
         {"train_encoder": True, "min_area": 1.0, "colour": 0.0},
         {"language_model": "gpt2", "mapping": "transformer"},
         {"family": None, "encoder": None, "init_from": "nano", "views": 2},
+        {**SCST, "samples": 2, "reward": "cider-d,bleu-4=0.3", "train_encoder": True},
     ],
 )
 def test_what_can_be_done_passes(changes: dict[str, Any]) -> None:

@@ -44,7 +44,6 @@ class CaptionModel(nn.Module, ABC):
     vocab_size: int
     feature_dim: int
 
-    @abstractmethod
     def forward(self, features: Tensor, token_ids: Tensor, image_index: Tensor | None = None) -> Tensor:
         """The logits of whole captions at once.
 
@@ -53,6 +52,18 @@ class CaptionModel(nn.Module, ABC):
         image_index: (B,), the row of features that each caption describes: captions share an image branch.
         Returns: logits (B, T, V). `start(features)[0]` equals `forward(features, token_ids)[:, 0]`.
         Raises: ModelError where the features have another shape than the model's.
+        """
+        return self.extend(*self.start(features), token_ids, image_index)
+
+    @abstractmethod
+    def extend(
+        self, logits: Tensor, state: DecodingState, token_ids: Tensor, image_index: Tensor | None = None
+    ) -> Tensor:
+        """The logits (B, T, V) of whole captions from what `start` gave: logits (B', V) and the state of B'
+        rows. It may be called again and again: several batches of captions share one pass of their images.
+
+        token_ids: (B, T). image_index: (B,), the row of the start that each caption goes on from; None: its
+        own.
         """
 
     @abstractmethod

@@ -91,15 +91,15 @@ class ClipCap(CaptionModel):
             self.gpt2.eval()
         return self
 
-    def forward(self, features: Tensor, token_ids: Tensor, image_index: Tensor | None = None) -> Tensor:
-        prefix_hidden, cache = self.gpt2(self.map_features(features))  # (B', P, D)
-        hidden = prefix_hidden[:, -1:]  # (B', 1, D): its logits are those of the first token
+    def extend(
+        self, logits: Tensor, state: KVCache, token_ids: Tensor, image_index: Tensor | None = None
+    ) -> Tensor:
         if image_index is not None:
-            hidden, cache = hidden.index_select(0, image_index), cache.select(image_index)  # (B, 1, D)
-        if token_ids.shape[1] > 1:  # the last token predicts nothing
-            token_hidden, _ = self.gpt2(self.gpt2.embed(token_ids[:, :-1]), cache)  # (B, T - 1, D)
-            hidden = torch.cat((hidden, token_hidden), dim=1)  # (B, T, D)
-        return self.gpt2.project(hidden)  # (B, T, V)
+            logits, state = logits.index_select(0, image_index), state.select(image_index)  # (B, V)
+        if token_ids.shape[1] == 1:
+            return logits.unsqueeze(1)  # (B, 1, V)
+        hidden, _ = self.gpt2(self.gpt2.embed(token_ids[:, :-1]), state)  # (B, T - 1, D): the last token
+        return torch.cat((logits.unsqueeze(1), self.gpt2.project(hidden)), dim=1)  # predicts nothing
 
     def start(self, features: Tensor) -> tuple[Tensor, KVCache]:
         hidden, cache = self.gpt2(self.map_features(features))  # (B, P, D)

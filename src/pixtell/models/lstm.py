@@ -62,14 +62,17 @@ class LstmCaptioner(CaptionModel):
         self.merge = nn.Linear(config.width, config.width)
         self.output = nn.Linear(config.width, config.vocab_size)
 
-    def forward(self, features: Tensor, token_ids: Tensor, image_index: Tensor | None = None) -> Tensor:
-        image = self._read_image(features)  # (B', W)
+    def extend(
+        self, logits: Tensor, state: LstmState, token_ids: Tensor, image_index: Tensor | None = None
+    ) -> Tensor:
         if image_index is not None:
-            image = image.index_select(0, image_index)  # (B, W)
-        read = self.embedding(token_ids[:, :-1])  # (B, T - 1, W): the last token predicts nothing
-        embeddings = torch.cat((self._bos(token_ids.shape[0]), read), dim=1)  # (B, T, W)
-        outputs, _ = self.lstm(self._drop(embeddings))  # (B, T, W)
-        return self._merge(image.unsqueeze(1), outputs)  # (B, T, V)
+            logits, state = logits.index_select(0, image_index), self.reorder(state, image_index)
+        if token_ids.shape[1] == 1:
+            return logits.unsqueeze(1)  # (B, 1, V)
+        read = self._drop(self.embedding(token_ids[:, :-1]))  # (B, T - 1, W): the last token
+        outputs, _ = self.lstm(read, (state.hidden, state.cell))  # (B, T - 1, W)  predicts nothing
+        further = self._merge(state.image.unsqueeze(1), outputs)  # (B, T - 1, V)
+        return torch.cat((logits.unsqueeze(1), further), dim=1)  # (B, T, V)
 
     def start(self, features: Tensor) -> tuple[Tensor, LstmState]:
         image = self._read_image(features)  # (B, W)

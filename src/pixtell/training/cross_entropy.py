@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pixtell.batching import IGNORED, make_batch
+from pixtell.batching import IGNORED, CaptionBatch, make_batch, split_by_length
 from pixtell.models.base import CaptionModel
 from pixtell.training.feature_sources import FeatureSource
 from pixtell.training.image_batches import ImageBatches
@@ -62,11 +62,8 @@ class CrossEntropy:
             return torch.zeros((), device=self.device, requires_grad=True), {}
         batch = make_batch(self.token_ids, images.rows)
         features = self.features(images.rows, images.epoch)  # (B, F) or (B, N, F)
-        logits = self.model(
-            features, batch.token_ids.to(self.device), batch.image_index.to(self.device)
-        )  # (C, T, V)
         total = summed_loss(
-            logits, batch.labels, ignored_ids=self.ignored_ids, label_smoothing=self.label_smoothing
+            self.model, features, batch, ignored_ids=self.ignored_ids, label_smoothing=self.label_smoothing
         )
         num_learned = sum(self.num_learned[row] for row in images.update_rows.tolist())
         return total / num_learned, {"epoch": images.passes}
@@ -76,19 +73,34 @@ class CrossEntropy:
 
 
 def summed_loss(
-    logits: torch.Tensor, labels: torch.Tensor, *, ignored_ids: Collection[int], label_smoothing: float
+    model: CaptionModel,
+    features: torch.Tensor,
+    batch: CaptionBatch,
+    *,
+    ignored_ids: Collection[int],
+    label_smoothing: float,
 ) -> torch.Tensor:
-    """The sum of the cross-entropy over the tokens that are learned.
+    """The sum of the cross-entropy over all tokens but `ignored_ids`; each image is read once.
 
-    logits: (C, T, V). labels: (C, T), on the CPU; IGNORED and `ignored_ids` do not count.
+    features: (B, F) or (B, N, F).
     """
-    flat = labels.flatten()  # (C * T,)
+    first_logits, state = model.start(features)  # (B, V)
+    device = first_logits.device
     ignored = torch.tensor([IGNORED, *ignored_ids])
-    learned = (~torch.isin(flat, ignored)).nonzero()[:, 0]  # (M,)
-    # Padding leaves before fp32: of captions padded to their longest it is more than half of the memory.
-    return F.cross_entropy(
-        logits.flatten(0, 1)[learned.to(logits.device)].float(),
-        flat[learned].to(logits.device),
-        label_smoothing=label_smoothing,
-        reduction="sum",
-    )
+    losses = []
+    for _, group in split_by_length(batch):
+        logits = model.extend(
+            first_logits, state, group.token_ids.to(device), group.image_index.to(device)
+        )  # (C, T, V)
+        labels = group.labels.flatten()  # (C * T,), on the CPU
+        learned = (~torch.isin(labels, ignored)).nonzero()[:, 0]  # (M,)
+        # Padding leaves before fp32: it would be memory for nothing.
+        losses.append(
+            F.cross_entropy(
+                logits.flatten(0, 1)[learned.to(device)].float(),
+                labels[learned].to(device),
+                label_smoothing=label_smoothing,
+                reduction="sum",
+            )
+        )
+    return torch.stack(losses).sum()

@@ -22,11 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pixtell.batching import IGNORED, make_batch
+from pixtell.batching import IGNORED, make_batch, split_by_length
 from pixtell.decoding import DecodedCaption, DecodingOptions, decode
 from pixtell.errors import TrainingError
 from pixtell.metrics.diversity import bad_ending_rate, distinct_share
-from pixtell.models.base import CaptionModel
+from pixtell.models.base import CaptionDecoder, CaptionModel, DecodingState
 from pixtell.tokenizers import Tokenizer
 from pixtell.training.feature_sources import FeatureSource
 from pixtell.training.image_batches import ImageBatches
@@ -81,7 +81,8 @@ class SelfCritical:
             return torch.zeros((), device=self.device, requires_grad=True), {}
         _use_without_dropout(self.module)
         features = self.features(batch.rows, batch.epoch)  # (B, F) or (B, N, F)
-        captions = self._draw(features.detach(), call)
+        logits, state = self.model.start(features)  # (B, V)
+        captions = self._draw(_Started(self.model, logits.detach(), state), features.detach(), call)
         drawn = [
             [DrawnCaption(self.tokenizer.decode(one.token_ids), one.finished) for one in of_image]
             for of_image in captions
@@ -93,7 +94,7 @@ class SelfCritical:
                 f"A reward of step {call // self.batches.accumulate} is {wrong}, no number to learn from; "
                 "leave the part of --reward out that gives it and start again from the last checkpoint."
             )
-        log_probs = self._log_probs(features, captions)  # (B * K,)
+        log_probs = self._log_probs(logits, state, captions)  # (B * K,)
         weights = advantages(rewards).flatten().to(self.device, log_probs.dtype)  # (B * K,)
         texts = [caption.text for of_image in drawn for caption in of_image]
         numbers = {
@@ -105,7 +106,7 @@ class SelfCritical:
         }
         return -(weights * log_probs).mean() * share, numbers
 
-    def _draw(self, features: torch.Tensor, call: int) -> list[list[DecodedCaption]]:
+    def _draw(self, model: CaptionDecoder, features: torch.Tensor, call: int) -> list[list[DecodedCaption]]:
         """K captions of each image, drawn as the model has it: no filter but the ban of what no caption may
         contain."""
         options = DecodingOptions(
@@ -116,7 +117,7 @@ class SelfCritical:
             seed=step_seed(self.batches.seed, call) % _SEEDS,
         )
         return decode(
-            self.model,
+            model,
             features,
             options,
             eos_id=self.tokenizer.eos_id,
@@ -124,26 +125,45 @@ class SelfCritical:
         )
 
     def _log_probs(
-        self, features: torch.Tensor, captions: Sequence[Sequence[DecodedCaption]]
+        self, first_logits: torch.Tensor, state: DecodingState, captions: Sequence[Sequence[DecodedCaption]]
     ) -> torch.Tensor:
-        """The log-probabilities (B * K,) of whole captions, the end token counted, for the gradient."""
-        eos_id = self.tokenizer.eos_id
+        """The log-probabilities (B * K,) of whole captions, the end token counted, for the gradient.
+
+        first_logits (B, V), state: what the model's `start` gave.
+        """
+        eos_id, device = self.tokenizer.eos_id, self.device
         token_ids = [
             [[*one.token_ids, eos_id] if one.finished else list(one.token_ids) for one in of_image]
             for of_image in captions
         ]
         batch = make_batch(token_ids, torch.arange(len(token_ids)))
-        logits = self.model(
-            features, batch.token_ids.to(self.device), batch.image_index.to(self.device)
-        )  # (C, T, V)
-        labels = batch.labels.flatten()  # (C * T,), on the CPU
-        places = (labels != IGNORED).nonzero()[:, 0].to(self.device)  # (M,)
-        chosen = logits.flatten(0, 1)[places].float()  # (M, V)
-        banned = torch.tensor(list(self.tokenizer.forbidden_ids), dtype=torch.long, device=self.device)
-        chosen = chosen.index_fill(1, banned, -math.inf)  # as when they were drawn
-        log_probs = -F.cross_entropy(chosen, labels.to(self.device)[places], reduction="none")  # (M,)
-        caption_of = places // batch.labels.shape[1]  # (M,)
-        return log_probs.new_zeros(len(batch.labels)).index_add(0, caption_of, log_probs)
+        banned = torch.tensor(list(self.tokenizer.forbidden_ids), dtype=torch.long, device=device)
+        sums = torch.zeros(len(batch.labels), device=device)  # (B * K,)
+        for captions_of_group, group in split_by_length(batch):
+            logits = self.model.extend(
+                first_logits, state, group.token_ids.to(device), group.image_index.to(device)
+            )  # (C, T, V)
+            labels = group.labels.flatten()  # (C * T,), on the CPU
+            said = (labels != IGNORED).nonzero()[:, 0]  # (M,)
+            chosen = logits.flatten(0, 1)[said.to(device)].float()  # (M, V)
+            chosen = chosen.index_fill(1, banned, -math.inf)  # as when they were drawn
+            losses = F.cross_entropy(chosen, labels[said].to(device), reduction="none")  # (M,)
+            speaker = captions_of_group[said // group.labels.shape[1]]  # (M,), which caption
+            sums = sums.index_add(0, speaker.to(device), -losses)
+        return sums
+
+
+class _Started:
+    """A model that has read its images: drawing and gradient share that pass."""
+
+    def __init__(self, model: CaptionModel, logits: torch.Tensor, state: DecodingState) -> None:
+        """logits (B, V), state: what the model's `start` gave."""
+        self.begun = logits, state
+        self.step = model.step
+        self.reorder = model.reorder
+
+    def start(self, features: torch.Tensor) -> tuple[torch.Tensor, DecodingState]:
+        return self.begun
 
 
 def advantages(rewards: torch.Tensor) -> torch.Tensor:
