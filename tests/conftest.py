@@ -194,3 +194,63 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         size = (90 + 20 * index, 120)
         Image.fromarray(colours).resize(size, Image.Resampling.NEAREST).save(path)
     return paths
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a whole small CLIP with random weights and a tokenizer that spells letter by letter.
+    Not to be changed."""
+    import torch
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import CLIPConfig, CLIPModel
+
+    from pixtell.files import write_json
+
+    directory = tmp_path_factory.mktemp("clip") / "tiny-clip"
+    letters = sorted(ByteLevel.alphabet())
+    pieces = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    sizes = {"intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4}
+    positions = {"max_position_embeddings": 24, "eos_token_id": len(pieces) - 1}
+    config = CLIPConfig(
+        vision_config={"hidden_size": 32, "image_size": 32, "patch_size": 16, **sizes},
+        text_config={"hidden_size": 16, "vocab_size": len(pieces), **positions, **sizes},
+        projection_dim=24,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = CLIPModel(config).eval()
+        for parameter in model.parameters():  # their initial weights make nearly equal embeddings
+            if parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(directory)
+    write_json(directory / "vocab.json", {piece: index for index, piece in enumerate(pieces)})
+    (directory / "merges.txt").write_text("#version: 0.2\n")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_towers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a nano encoder with a text tower, random weights, embeddings of 8. Not to be
+    changed."""
+    import torch
+
+    from pixtell.encoders.nano import NanoEncoder, NanoEncoderConfig
+    from pixtell.encoders.nano_text import NanoTextConfig, NanoTowers
+    from pixtell.files import atomic_directory
+    from pixtell.tokenizers import WordTokenizer
+
+    words = "<eos> <unk> a the dog cat man woman ball red blue runs"
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        encoder = NanoEncoder(config=NanoEncoderConfig(width=4, blocks=(1, 1, 1, 1), image_size=64))
+        towers = NanoTowers(
+            encoder=encoder,
+            config=NanoTextConfig(width=16, num_layers=2, head_dim=8, embedding_dim=8, max_length=10),
+            tokenizer=WordTokenizer(words.split()),
+        )
+        for name, parameter in towers.named_parameters():  # large, so that embeddings differ
+            if parameter.ndim > 1 and not name.startswith("image.encoder"):
+                torch.nn.init.normal_(parameter, std=0.5)
+    with atomic_directory(tmp_path_factory.mktemp("towers") / "tiny-towers") as directory:
+        towers.eval().save(directory)
+    return directory.parent / "tiny-towers"

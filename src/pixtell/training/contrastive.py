@@ -157,7 +157,7 @@ class Contrastive:
         fixed = self.train.says_sides[rows]  # (B,)
         for chosen, flip in ((fixed, 0.0), (~fixed, self.options.views.flip)):
             how = replace(self.options.views, flip=flip)
-            for places in torch.split(chosen.nonzero()[:, 0], _PASS):
+            for places in torch.split(chosen.nonzero()[:, 0], _PASS) if chosen.any() else ():
                 images = self.train.images[rows[places]].to(self.device)
                 views[places.to(self.device)] = random_views(images, size, how, generator)
         return torch.split(views, self.options.chunk_size or _PASS)
