@@ -166,6 +166,27 @@ def test_what_train_cannot_do_is_said(group: str, changes: dict[str, Any], sente
     ("changes", "sentence"),
     [
         ({"objective": "guess"}, "--objective guess is unknown; choose distill or contrastive."),
+        (
+            {"chunk_size": 8, "min_count": 1},
+            "--chunk-size and --min-count change nothing with --objective distill; leave them out.",
+        ),
+        (
+            {"objective": "contrastive", "reuse": 2},
+            "--teacher and --reuse change nothing with --objective contrastive; leave them out.",
+        ),
+        (
+            {"objective": "contrastive", "teacher": None, "chunk_size": 512},
+            "--chunk-size 512 is more than --batch-size 256; give a part of it, or leave it out.",
+        ),
+        (
+            {"objective": "contrastive", "teacher": None, "freeze_encoder": True},
+            "--freeze-encoder changes nothing without --init-from, for a new encoder has nothing to keep; "
+            "leave it out.",
+        ),
+        ({"chunk_size": 0}, positive("--chunk-size", 0)),
+        ({"captions_per_image": 0}, positive("--captions-per-image", 0)),
+        ({"text_dropout": 1.0}, share("--text-dropout", 1.0)),
+        ({"text_width": 33}, "--text-width 33 is not a multiple of 32; choose for example 160."),
         ({"teacher": None}, "--teacher is missing; name the directory of a network that transformers loads."),
         ({"pool_views": 0}, positive("--pool-views", 0)),
         ({"reuse": -1}, positive("--reuse", -1)),
@@ -235,3 +256,19 @@ def test_the_loop_gets_what_was_asked() -> None:
     assert options.ema_decay == 0.4
     assert replace(run, max_steps=7, max_seconds=8.0).loop(100, 10, None).max_steps == 7
     assert replace(run, max_steps=7, max_seconds=8.0).loop(100, 10, None).max_seconds == 8.0
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "chunk_size", "sentence"),
+    [
+        (1, None, "--batch-size 1 leaves nothing to compare an image with; give 2 or more, better hundreds."),
+        (64, 65, "--chunk-size 65 is more than --batch-size 64; give a part of it, or leave it out."),
+    ],
+)
+def test_batches_that_cannot_be_compared_are_refused(
+    batch_size: int, chunk_size: int | None, sentence: str
+) -> None:
+    what = EncoderOptions(objective="contrastive", chunk_size=chunk_size)
+    with pytest.raises(OptionError) as caught:
+        check_encoder(DATA, what, replace(ENCODER_RUN, batch_size=batch_size))
+    assert str(caught.value) == sentence
