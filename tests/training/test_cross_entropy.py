@@ -45,6 +45,10 @@ class TableModel(CaptionModel):
         self.rows_seen: list[int] = []
         self.captions_seen: list[int] = []
 
+    @property
+    def image_branch(self) -> nn.Module:
+        return self.image
+
     def start(self, features: Tensor) -> tuple[Tensor, Tensor]:
         self.rows_seen.append(len(features))
         image = self.image(features)  # (B, V)

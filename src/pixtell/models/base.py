@@ -44,6 +44,11 @@ class CaptionModel(nn.Module, ABC):
     vocab_size: int
     feature_dim: int
 
+    @property
+    @abstractmethod
+    def image_branch(self) -> nn.Module:
+        """The part through which images come in; the others are the language model's."""
+
     def forward(self, features: Tensor, token_ids: Tensor, image_index: Tensor | None = None) -> Tensor:
         """The logits of whole captions at once.
 

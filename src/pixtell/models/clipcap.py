@@ -14,7 +14,7 @@ from torch import Tensor
 from pixtell.errors import ModelError
 from pixtell.models.base import CaptionModel, raise_problems
 from pixtell.models.gpt2 import Gpt2, Gpt2Config, KVCache
-from pixtell.models.mapping import build_mapping, check_mapping
+from pixtell.models.mapping import MappingNetwork, build_mapping, check_mapping
 
 LanguageModelTraining = Literal["all", "frozen", "ends"]
 
@@ -83,6 +83,10 @@ class ClipCap(CaptionModel):
         if config.language_model == "ends":
             self.gpt2.h[0].requires_grad_(True)
             self.gpt2.h[-1].requires_grad_(True)
+
+    @property
+    def image_branch(self) -> MappingNetwork:
+        return self.mapping
 
     def train(self, mode: bool = True) -> Self:
         """As torch's; a GPT-2 that is not trained stays without dropout."""

@@ -62,6 +62,10 @@ class LstmCaptioner(CaptionModel):
         self.merge = nn.Linear(config.width, config.width)
         self.output = nn.Linear(config.width, config.vocab_size)
 
+    @property
+    def image_branch(self) -> nn.Linear:
+        return self.image
+
     def extend(
         self, logits: Tensor, state: LstmState, token_ids: Tensor, image_index: Tensor | None = None
     ) -> Tensor:

@@ -4,6 +4,7 @@ In: what the user asked for. Out: a run directory. Here data set, encoder, featu
 and objective meet; what each does is theirs.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,12 +27,19 @@ from pixtell.training.feature_sources import CachedFeatures, FeatureSource, Pixe
 from pixtell.training.image_batches import ImageBatches
 from pixtell.training.image_memory import load_split_images
 from pixtell.training.loop import Progress, RunResult, train
+from pixtell.training.pretraining import pretrain, pretraining_directory, read_new_captions
 from pixtell.training.rewards import make_reward, parse_reward
 from pixtell.training.run_files import RunDirectory
 from pixtell.training.run_options import DataOptions, RunOptions, fixed_options
 from pixtell.training.scst import SelfCritical
 from pixtell.training.split_features import extract_split
-from pixtell.training.split_records import Report, read_splits
+from pixtell.training.split_records import (
+    Report,
+    Splits,
+    choose_records,
+    held_out_captions,
+    read_dataset,
+)
 
 # model, tokenizer, batches of validation features, references, decoding options -> numbers:
 # `evaluation.validation_scores`
@@ -68,15 +76,29 @@ def train_captioner(
     """
     check_captioner(data, what, run)
     placement = choose_placement(run.device, run.dtype, training=True)
-    RunDirectory(run.output).begin(fixed_options(data, what, run), resume=run.resume)
+    directory = RunDirectory(run.output)
+    first_phase = None if what.pretrain_text is None else pretraining_directory(run.output)
+    directory.begin(fixed_options(data, what, run), resume=run.resume, first_phase=first_phase)
     report(f"device: {placement.reason}")
-    train_records, val_records = read_splits(data, report)
+    dataset = read_dataset(data, report)
+    splits = choose_records(dataset, data)
     torch.manual_seed(run.seed)
-    parts = choose_parts(what, train_records)
+    parts = choose_parts(what, splits[0])
     parts.model.to(placement.device)
+    begun = directory.last is not None
+    if what.pretrain_text is not None and not begun:
+        started = time.monotonic()
+        captions = read_new_captions(what.pretrain_text, held_out_captions(dataset), report)
+        val_captions = [caption for record in splits[1] for caption in record.captions]
+        result = pretrain(what, run, parts, captions, val_captions, placement, on_progress)
+        report(f"text: {result.reason}; mean log-probability of a token {result.best_value:.3f}")
+        if not result.finished:
+            return result
+        if run.max_seconds is not None:
+            run = replace(run, max_seconds=max(1e-9, run.max_seconds - (time.monotonic() - started)))
     encoder = parts.encoder.to(placement.device)
     make_inputs = _inputs_from_pixels if what.train_encoder else _inputs_from_cache
-    inputs = make_inputs(what, run, encoder, (train_records, val_records), placement, report)
+    inputs = make_inputs(what, run, encoder, splits, placement, report)
     objective = _make_objective(what, run, parts, inputs, placement, validate)
     size = sum(p.numel() for p in objective.module.parameters() if p.requires_grad)
     report(
@@ -86,7 +108,7 @@ def train_captioner(
     an_epoch = objective.batches.steps_per_epoch
     options = run.loop(what.epochs * an_epoch, an_epoch, what.patience, _LEARNING_RATES[what.objective])
     options = replace(options, accumulate=what.accumulate)
-    result = train(objective, options, run.output, placement, resume=run.resume, on_progress=on_progress)
+    result = train(objective, options, run.output, placement, resume=begun, on_progress=on_progress)
     write_training_curves(run.output)
     return result
 
@@ -145,9 +167,6 @@ def _make_objective(
         evaluate=evaluate,
         save=save,
     )
-
-
-Splits = tuple[Sequence[CaptionedImage], Sequence[CaptionedImage]]  # train, val
 
 
 def _inputs_from_cache(

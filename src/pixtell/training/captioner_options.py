@@ -58,6 +58,10 @@ class CaptionerOptions:
     normalise_features: bool = option(False, "Scale feature vectors to length 1 first.")
     min_count: int = option(4, "Words seen less often in the training captions are unknown (word tokenizer).")
     max_tokens: int = option(40, "Training captions are cut after this many tokens.")
+    pretrain_text: Path | None = option(
+        None, "Captions alone, one a line: the language model learns them first."
+    )
+    pretrain_epochs: int = option(3, "Passes over --pretrain-text.")
     accumulate: int = option(1, "Batches of --batch-size whose gradients add up to those of one large step.")
     epochs: int = option(15, "Passes over the training images.", may_change=True)
     label_smoothing: float = option(0.1, "Probability spread over all tokens by the loss.")
@@ -76,14 +80,16 @@ _BROUGHT_ALONG = (
     "num_layers dropout feature_dropout normalise_features min_count"
 )
 _SCST_ONLY = "samples reward"
-_CROSS_ENTROPY_ONLY = "label_smoothing"
+_CROSS_ENTROPY_ONLY = "label_smoothing pretrain_text"
 _CLIPCAP_ONLY = "mapping prefix_length language_model train_language_model num_layers feature_dropout"
 
 
 def check_captioner(data: DataOptions, what: CaptionerOptions, run: RunOptions) -> None:
     """Raises: OptionError for what `pixtell train` cannot do."""
     check_run(data, run)
-    check_positive(what, "views", "epochs", "min_count", "max_tokens", "accumulate", "patience")
+    check_positive(
+        what, "views", "epochs", "pretrain_epochs", "min_count", "max_tokens", "accumulate", "patience"
+    )
     check_positive(what, "width", "num_layers", "prefix_length")
     check_shares(what, "label_smoothing")
     what.view_options()  # for its own checks, now
@@ -103,6 +109,10 @@ def check_captioner(data: DataOptions, what: CaptionerOptions, run: RunOptions) 
         refuse_idle(what, _CLIPCAP_ONLY, "with --family lstm")
     if what.language_model is not None:
         refuse_idle(what, "width num_layers min_count", "with --language-model, which brings its own")
+    if what.pretrain_text is None:
+        refuse_idle(what, "pretrain_epochs", "without --pretrain-text")
+    elif what.train_language_model == "frozen":
+        refuse_idle(what, "pretrain_text", "with --train-language-model frozen")
     if what.train_encoder:
         refuse_idle(what, "features views", "with --train-encoder, which sees new views at every step")
     elif what.views == 1:

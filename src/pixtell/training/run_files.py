@@ -48,19 +48,24 @@ class RunDirectory:
         pointer = self.path / "last"
         return self.path / pointer.read_text(encoding="utf-8").strip() if pointer.exists() else None
 
-    def begin(self, options: Mapping[str, Any], *, resume: bool) -> None:
+    def begin(
+        self, options: Mapping[str, Any], *, resume: bool, first_phase: "RunDirectory | None" = None
+    ) -> None:
         """Before the long work: see that a run can start, or go on, here, and note its options.
 
         options: field name -> JSON value, of the flags that must stay as they are for as long as the run
-        lasts.
+        lasts. first_phase: a run that comes before this one; where that has begun, so has this.
         Raises: OptionError as `refuse_if_used` and `refuse_if_new`, and where a resumed run began with other
         options; StorageError where nothing can be written here.
         """
         note = self.path / "options.json"
         if not resume:
             self.refuse_if_used()
+            if first_phase is not None:
+                first_phase.refuse_if_used()
         else:
-            self.refuse_if_new()
+            if first_phase is None or first_phase.last is None:
+                self.refuse_if_new()
             if note.exists():
                 self._refuse_others(read_json(note, CheckpointError), options)
         write_json(note, options)
