@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -525,6 +526,59 @@ def test_compare_refuses_before_it_begins(
     [line] = said(capsys)
     assert sentence in line
     assert not Path("report.html").exists()
+
+
+def test_results_are_written_before_anything_is_shown(tmp_path: Path) -> None:
+    """Whoever reads the table may be gone, or its disk full, after an hour of captioning."""
+    hypotheses = tmp_path / "h.csv"
+    hypotheses.write_text("image_id,caption\n1,A dog.\n")
+    output = tmp_path / "s.json"
+    files = ["--hypotheses", str(hypotheses), "--references", str(hypotheses), "--output", str(output)]
+    with Path("/dev/full").open("w") as full:
+        process = start("score", *files, stdout=full)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert err.startswith(b"pixtell: Standard output cannot be written")
+    assert json.loads(output.read_text())["num_images"] == 1
+
+
+def test_a_closed_stdout_is_one_sentence(tmp_path: Path) -> None:
+    hypotheses = tmp_path / "h.csv"
+    hypotheses.write_text("image_id,caption\n1,A dog.\n")
+    files = ["--hypotheses", str(hypotheses), "--references", str(hypotheses)]
+    command = shlex.join([sys.executable, "-m", "pixtell", "score", *files])
+
+    def shell(redirected: str) -> "subprocess.CompletedProcess[str]":
+        line = f"{command} {redirected}"
+        return subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, timeout=120)
+
+    done = shell(">&-")
+    assert done.returncode == 2
+    assert done.stderr == "pixtell: Standard output is closed; write elsewhere, for example with --output.\n"
+    for nobody in ("2>/dev/full", "2>&-"):
+        done = shell(nobody)
+        assert done.returncode == 0
+        assert "BLEU-1" in done.stdout
+        assert "pixtell:" not in done.stdout
+
+
+def test_pictures_of_ids(tmp_path: Path, pictures: list[Path], capsys: Captured) -> None:
+    hypotheses, folder = tmp_path / "h.csv", tmp_path / "photos"
+    folder.mkdir()
+    hypotheses.write_text("image_id,caption\na,A dog.\nb.png,A cat.\n")
+    files = ["--hypotheses", str(hypotheses), "--references", str(hypotheses)]
+    flags = [*files, "--clip", str(tmp_path), "--images", str(folder)]
+    shutil.copy(pictures[0], folder / "a.jpg")
+    assert run(["score", *flags]) == 2
+    assert said(capsys) == [f"--images {folder} lacks 1 image (b.png); name another."]
+    shutil.copy(pictures[0], folder / "b.png")
+    shutil.copy(pictures[0], folder / "a.png")
+    assert run(["score", *flags]) == 2
+    assert said(capsys) == [f"--images {folder} has a.jpg and a.png for the id 'a'; give ids with suffixes."]
+    (folder / "a.png").unlink()
+    assert run(["score", *flags]) == 2  # all are there; now the CLIP
+    assert str(tmp_path) in said(capsys)[0]
+    assert run(["score", *flags, "--metrics", "bleu"]) == 0  # which needs none
 
 
 def test_score_refuses_before_it_begins(tmp_path: Path, capsys: Captured) -> None:

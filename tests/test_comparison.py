@@ -3,16 +3,17 @@
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from pixtell.captioner import Captioner
-from pixtell.comparison import System, compare, file_system, model_system
+from pixtell.comparison import System, compare, file_systems, model_system
 from pixtell.datasets.records import CaptionedImage
 from pixtell.errors import CheckpointError, DatasetError, ImageError, OptionError, ScoringError
-from pixtell.metrics import Scorer, human_scores, score_captions, score_differences
+from pixtell.metrics import Scorer, score_captions, score_differences
 from pixtell.metrics.significance import holm
 
 TEXTS = ("A dog runs on grass.", "The man sits in water.")
@@ -51,7 +52,7 @@ def test_models_are_captioned_and_scored_on_the_same_images(
         assert dict(system.scores) == score_captions(system.captions, references)
         assert system.detail.startswith(f"{Path(name).name} over ")
         assert "max_new_tokens 6" in system.detail
-    assert comparison.yardstick == human_scores(references, Scorer().names)
+    assert comparison.yardstick == Scorer().human_scores(references)
     assert [image.references for image in comparison.images] == [TEXTS] * len(records)
     assert progress[0] == (f"captioning with {names[0]}", 1, len(records))
     assert progress[-1] == ("making small pictures", len(records), len(records))
@@ -63,6 +64,7 @@ def test_models_are_captioned_and_scored_on_the_same_images(
 def test_every_system_is_tested_against_the_first_and_corrected_for_their_number(
     records: list[CaptionedImage],
 ) -> None:
+    records = [replace(record, image_id=f"{i} {record.image_id}") for i in range(2) for record in records]
     systems = [saying("a", "A dog."), saying("b", "A dog runs.", "A dog."), saying("c", TEXTS[0])]
     comparison = compare(systems, records, title="three")
     scores = [system.scores for system in comparison.systems]
@@ -88,7 +90,7 @@ def test_an_image_that_cannot_be_read_is_left_out_for_all(
         line.startswith("Left out: ") and "bad.jpg: there is no such file" in line
         for line in comparison.warnings
     )
-    with pytest.raises(DatasetError, match=r"None of the 1 images can be compared; the first: .*bad\.jpg"):
+    with pytest.raises(DatasetError, match=r"No image of 1 can be compared; the first: .*bad\.jpg"):
         compare(systems, [bad], title="t")
 
 
@@ -105,15 +107,17 @@ def test_many_bad_images_are_counted_not_listed() -> None:
 
 
 def test_without_references_captions_are_described(records: list[CaptionedImage]) -> None:
-    alone = [CaptionedImage(record.image_id, record.image, (), "test") for record in records]
+    alone = [
+        CaptionedImage(f"{i} {record.image_id}", record.image, (), "test")
+        for i in range(2)
+        for record in records
+    ]
     comparison = compare([saying("a", "A dog."), saying("b", "Two dogs run.")], alone, title="t")
     assert comparison.systems[1].scores["length"].value == 3
     assert "BLEU-1" not in comparison.systems[0].scores
     assert comparison.yardstick == {}
     assert comparison.differences["b", "length"].value == 1
-    with pytest.raises(
-        ScoringError, match=r"^BLEU-1 compares with references and there are none; give a data"
-    ):
+    with pytest.raises(ScoringError, match=r"^There are no references for BLEU-1; give a data"):
         compare([saying("a", "A dog.")], alone, title="t", scorer=Scorer(["bleu-1"]))
 
 
@@ -121,14 +125,37 @@ def test_anybodys_captions_take_part(records: list[CaptionedImage], tmp_path: Pa
     path = tmp_path / "theirs.json"
     entries = [{"image_id": record.image_id, "caption": f"dog {i}"} for i, record in enumerate(records)]
     path.write_text(json.dumps(entries[::-1]))
-    comparison = compare([saying("a", "A dog."), file_system(path)], records, title="t")
+    comparison = compare([saying("a", "A dog."), *file_systems([path], records)], records, title="t")
     assert comparison.systems[1].name == "theirs"
     assert list(comparison.systems[1].captions.values()) == [f"dog {i}" for i in range(len(records))]
-    path.write_text(json.dumps([*entries[1:], entries[1]]))
+    again = tmp_path / "again" / "theirs.json"
+    again.parent.mkdir()
+    shutil.copy(path, again)
+    assert [system.name for system in file_systems([path, again], records)] == [str(path), str(again)]
+    assert len(file_systems([path], records[:2])) == 1  # captions of other images are left out
+
+
+def test_a_file_of_captions_that_does_not_fit(records: list[CaptionedImage], tmp_path: Path) -> None:
+    path = tmp_path / "theirs.json"
+    names = [record.image_id for record in records]
+    entries = [{"image_id": name, "caption": "A dog."} for name in names[1:]]
+    entries += [{"image_id": names[1], "caption": " "}]
+    path.write_text(json.dumps(entries))
+    with pytest.raises(ScoringError) as error:
+        file_systems([path], records)
+    assert str(error.value) == (
+        f"{path} does not fit the pictures: 1 image without a caption ({names[0]}), 1 image with more than "
+        f"one ({names[1]}), 1 image with an empty one ({names[1]}); give one caption for each."
+    )
+    path.write_text(json.dumps([{"image_id": f"folder/{name}", "caption": "A dog."} for name in names]))
+    with pytest.raises(ScoringError, match="would match by file name"):
+        file_systems([path], records)
+    plain = tmp_path / "theirs.txt"
+    plain.write_text("A dog.\n")
     with pytest.raises(
-        ScoringError, match=r"theirs\.json has not exactly one caption for 2 images \(.*\); corr"
+        ScoringError, match=r"theirs\.txt is plain text, which names no images; give captions"
     ):
-        compare([file_system(path)], records, title="t")
+        file_systems([plain], records)
 
 
 def test_the_curves_of_a_run_are_known(tiny_models: Path, tmp_path: Path) -> None:

@@ -52,16 +52,16 @@ def evaluate_split(
         )
     for error in evaluation.errors.values():
         say(f"left out: {error}")
-    _show_scores(evaluation.scores, evaluation.yardstick)
-    if flags.output is not None:
+    if flags.output is not None:  # before anything is shown: whoever reads that may have left
         evaluation.save(flags.output)
+    _show_scores(evaluation.scores, evaluation.yardstick)
     return exit_code(len(evaluation.errors), len(records))
 
 
 def score_files(flags: cli_options.ScoreFlags, metric_flags: cli_options.MetricFlags) -> int:
     """`pixtell score`."""
     from pixtell.files import check_writable, write_json
-    from pixtell.metrics import Scorer, human_scores, results_json
+    from pixtell.metrics import Scorer, results_json
     from pixtell.metrics.files import read_captions
 
     if flags.output is not None:
@@ -75,10 +75,10 @@ def score_files(flags: cli_options.ScoreFlags, metric_flags: cli_options.MetricF
     images = _images_by_id(flags.images, hypotheses)
     scorer = Scorer(names, _sources(metric_flags, images, None))
     scores = scorer.score(hypotheses, references)
-    yardstick = human_scores(references, scorer.names)
-    _show_scores(scores, yardstick)
-    if flags.output is not None:
+    yardstick = scorer.human_scores(references)
+    if flags.output is not None:  # before anything is shown: whoever reads that may have left
         write_json(flags.output, results_json(scores, num_images=len(hypotheses), yardstick=yardstick))
+    _show_scores(scores, yardstick)
     return 0
 
 
@@ -89,15 +89,17 @@ def compare_systems(
     decoding: dict[str, Any],
 ) -> int:
     """`pixtell compare`."""
-    from pixtell.comparison import compare, file_system, model_system
+    from pixtell.comparison import compare, file_systems, model_system
     from pixtell.files import check_writable
     from pixtell.metrics import Scorer
+    from pixtell.metrics.corpus import count_images
     from pixtell.reports import write_comparison
 
     check_positive(flags, "limit")
     check_writable(flags.output)
     if len(flags.model) + len(flags.captions) < 1:
         raise OptionError("No system is named; give --model nano --model nano-lstm, or --captions FILE.")
+    records, train_captions, where = _compared_images(flags)
     systems = [
         model_system(
             source,
@@ -107,8 +109,7 @@ def compare_systems(
             dtype=compute.dtype,
         )
         for source in flags.model
-    ] + [file_system(path) for path in flags.captions]
-    records, train_captions, where = _compared_images(flags)
+    ] + file_systems(flags.captions, records)
     images = {record.image_id: record.image for record in records}
     scorer = Scorer(_names(metric_flags), _sources(metric_flags, images, train_captions, compute.device))
     names = " and ".join(system.name for system in systems)
@@ -124,7 +125,7 @@ def compare_systems(
     write_comparison(flags.output, comparison)
     for warning in comparison.warnings:
         say(warning)
-    say(f"{len(comparison.images):,} images are in {flags.output}; open it in a browser.")
+    say(f"{count_images(len(comparison.images))} in {flags.output}; open it in a browser.")
     return exit_code(len(records) - len(comparison.images), len(records))
 
 
@@ -175,7 +176,8 @@ def _sources(
         file = read_references(flags.train_captions)
         train_captions = [text for _, texts in file.captions for text in texts]
     embedder = None
-    if flags.clip is not None:
+    wanted = _names(flags)
+    if flags.clip is not None and (wanted is None or any("CLIPScore" in name for name in wanted)):
         from pixtell.embedder import Embedder, EmbedderById
 
         embedder = EmbedderById(Embedder.from_pretrained(flags.clip, device=device), images)
@@ -193,15 +195,23 @@ def _images_by_id(folder: Path | None, image_ids: Iterable[str]) -> dict[str, Pa
     if folder is None:
         return {}
     from pixtell.bulk import find_images
+    from pixtell.metrics.corpus import count_ids, first_ids
 
     if not folder.is_dir():
         raise OptionError(f"--images {folder} is no folder; give the folder that holds the pictures.")
-    wanted = set(image_ids)
-    found: dict[str, Path] = {}
-    for path in find_images([folder]):
-        name = path.relative_to(folder)
-        found |= {key: path for key in (str(name), str(name.with_suffix(""))) if key in wanted}
-    return found
+    files = {str(path.relative_to(folder)): path for path in find_images([folder])}
+    by_stem: dict[str, list[str]] = {}
+    for name in files:
+        by_stem.setdefault(str(Path(name).with_suffix("")), []).append(name)
+    ids = list(image_ids)
+    absent = [image_id for image_id in ids if image_id not in files and image_id not in by_stem]
+    if absent:
+        raise OptionError(f"--images {folder} lacks {count_ids(absent)} ({first_ids(absent)}); name another.")
+    unclear = [key for key in ids if key not in files and len(by_stem[key]) > 1]
+    if unclear:
+        names = " and ".join(by_stem[unclear[0]])
+        raise OptionError(f"--images {folder} has {names} for the id {unclear[0]!a}; give ids with suffixes.")
+    return {image_id: files.get(image_id) or files[by_stem[image_id][0]] for image_id in ids}
 
 
 def _names(flags: cli_options.MetricFlags) -> list[str] | None:

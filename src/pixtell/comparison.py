@@ -14,17 +14,15 @@ from typing import Any
 from pixtell.captioner import Caption, Captioner
 from pixtell.checkpoints import find_checkpoint, read_config
 from pixtell.datasets.records import CaptionedImage
-from pixtell.errors import DatasetError, ImageError, OptionError, ScoringError
+from pixtell.errors import DatasetError, ImageError, OptionError
 from pixtell.images import make_thumbnails
 from pixtell.metrics import (
     Score,
     Scorer,
-    human_scores,
     score_differences,
     warnings_for,
 )
-from pixtell.metrics.corpus import count_ids, first_ids
-from pixtell.metrics.files import read_hypotheses
+from pixtell.metrics.files import read_captions_of
 from pixtell.metrics.significance import Difference, holm
 from pixtell.reports import ComparedImage, ComparedSystem, Comparison, Thumbnail, read_metrics
 
@@ -79,25 +77,23 @@ def model_system(
     return System(source, captions, detail, _curves_of(Path(source), directory))
 
 
-def file_system(path: Path, *, name: str | None = None) -> System:
-    """Anybody's captions, from a file that `pixtell score --hypotheses` takes.
+def file_systems(paths: Sequence[Path], records: Sequence[CaptionedImage]) -> list[System]:
+    """Anybody's captions of these records, from files that `pixtell score --hypotheses` takes; captions of
+    other images are left out.
 
-    Raises: ScoringError where it cannot be read; when captions are asked for, where it lacks some.
+    Raises: ScoringError where a file cannot be read or has not exactly one caption for each record.
     """
-    found: dict[str, list[str]] = {}
-    for image_id, texts in read_hypotheses(path).captions:
-        found.setdefault(image_id, []).extend(texts)
+    stems = Counter(path.stem for path in paths)
+    return [_file_system(path, path.stem if stems[path.stem] == 1 else str(path), records) for path in paths]
+
+
+def _file_system(path: Path, name: str, records: Sequence[CaptionedImage]) -> System:
+    found = read_captions_of([record.image_id for record in records], path)
 
     def captions(records: Sequence[CaptionedImage]) -> Iterator[str | ImageError]:
-        wrong = [record.image_id for record in records if len(found.get(record.image_id, [])) != 1]
-        if wrong:
-            raise ScoringError(
-                f"{path} has not exactly one caption for {count_ids(wrong)} ({first_ids(wrong)}); "
-                "correct it, or compare on the images that it has."
-            )
-        return (found[record.image_id][0] for record in records)
+        return (found[record.image_id] for record in records)
 
-    return System(name or path.stem, captions, f"captions from {path.name}")
+    return System(name, captions, f"captions from {path.name}")
 
 
 def compare(
@@ -132,7 +128,7 @@ def compare(
     kept = [record for record in records if record.image_id not in errors]
     if not kept:
         first = next(iter(errors.values()), "there are none")
-        raise DatasetError(f"None of the {len(records):,} images can be compared; the first: {first}")
+        raise DatasetError(f"No image of {len(records):,} can be compared; the first: {first}")
     scores, differences, yardstick = _score(captions, kept, scorer)
     return Comparison(
         title=title,
@@ -154,6 +150,23 @@ def compare(
     )
 
 
+def _caption(
+    systems: Sequence[System], records: Sequence[CaptionedImage], on_progress: OnProgress
+) -> tuple[dict[str, dict[str, str]], dict[str, ImageError]]:
+    """Captions by system and image_id; the images that a system could not read."""
+    captions: dict[str, dict[str, str]] = {}
+    errors: dict[str, ImageError] = {}
+    for system in systems:
+        captions[system.name] = {}
+        for done, (record, result) in enumerate(zip(records, system.captions(records), strict=True), start=1):
+            if isinstance(result, ImageError):
+                errors[record.image_id] = result
+            else:
+                captions[system.name][record.image_id] = result
+            on_progress(f"captioning with {system.name}", done, len(records))
+    return captions, errors
+
+
 def _score(
     captions: Mapping[str, Mapping[str, str]], records: Sequence[CaptionedImage], scorer: Scorer | None
 ) -> tuple[dict[str, dict[str, Score]], dict[tuple[str, str], Difference], dict[str, Score]]:
@@ -163,7 +176,7 @@ def _score(
     scorer = scorer or Scorer()
     if any(references.values()):
         scores = {name: scorer.score(found, references) for name, found in of_system.items()}
-        yardstick = human_scores(references, scorer.names)
+        yardstick = scorer.human_scores(references)
     else:
         scores = {name: scorer.describe(found) for name, found in of_system.items()}
         yardstick = {}

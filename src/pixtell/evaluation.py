@@ -16,7 +16,7 @@ from pixtell.datasets.records import CaptionedImage
 from pixtell.decoding import DecodingOptions, decode
 from pixtell.errors import DatasetError, ImageError
 from pixtell.files import write_json
-from pixtell.metrics import Score, Scorer, human_scores, results_json, score_captions
+from pixtell.metrics import Score, Scorer, results_json, score_captions
 from pixtell.metrics.diversity import bad_ending_rate, distinct_share
 from pixtell.models.base import CaptionModel
 from pixtell.tokenizers import Tokenizer
@@ -111,7 +111,7 @@ def evaluate(
         split=split,
         decoding=options,
         scores=scorer.score(captions, references),
-        yardstick=human_scores(references, scorer.names),
+        yardstick=scorer.human_scores(references),
         captions=captions,
         references=references,
         errors=errors,

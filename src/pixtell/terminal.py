@@ -22,7 +22,9 @@ Say = Callable[[str], None]
 
 def say(line: str) -> None:
     """One line to a person, on stderr."""
-    print(f"pixtell: {line}", file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # closed by whoever started us
+        with contextlib.suppress(OSError):  # stderr is full, and there is nobody else to tell
+            print(f"pixtell: {line}", file=sys.stderr, flush=True)
 
 
 def show(line: str) -> None:
@@ -60,6 +62,8 @@ def open_stdout() -> Iterator[TextIO]:
 
     Raises: StorageError where it leads to a full disk; BrokenPipeError where its reader went away.
     """
+    if sys.stdout is None:
+        raise StorageError("Standard output is closed; write elsewhere, for example with --output.")
     try:
         yield sys.stdout
         sys.stdout.flush()
@@ -97,7 +101,7 @@ def counter(verb: str, say: Say, *, line_seconds: float = 30.0) -> Iterator[Call
 
     line_seconds: between lines, where stderr is no terminal.
     """
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield _line_counter(verb, say, line_seconds)
         return
     from rich.console import Console

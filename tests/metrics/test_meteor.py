@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import sys
 import time
 import zipfile
 from collections.abc import Sequence
@@ -291,6 +292,7 @@ def test_a_table_of_many_entries_without_a_last_line_feed(tmp_path: Path) -> Non
 
 def test_no_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sys.path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "pycocoevalcap", raising=False)  # another test may have loaded it
     with pytest.raises(ScoringError, match=r"pycocoevalcap, which is not installed: run `pip install"):
         meteor()
 

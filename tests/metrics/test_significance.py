@@ -48,18 +48,24 @@ def test_the_interval_covers_the_truth_about_19_times_of_20():
     assert 0.89 <= covered / 200 <= 0.98
 
 
-def test_a_corpus_value_is_resampled_as_a_corpus():
-    """BLEU-4 of each resample, computed anew from captions, has the percentiles of the sums' BLEU-4."""
+def test_a_draw_of_images_has_the_value_of_those_images_scored_anew():
+    """BLEU is no mean: of every draw the sums give what scoring its captions from the start gives."""
     corpus = corpus_of(60)
     values = bleu(corpus)["BLEU-4"]
-    low, high = interval(values)
-    assert low < values.value < high
     assert values.statistics is not None
     assert values.combine is not None
-    assert values.combine(values.statistics.sum(0)[None])[0] == values.value
-    twice = np.repeat(values.statistics, 2, axis=0)  # every image twice: the same BLEU, twice as sure
-    same = Values(values.value, values.per_image * 2, twice, values.combine)
-    assert interval(same)[1] - interval(same)[0] < 0.85 * (high - low)
+    draw = random.Random(1)
+    for _ in range(20):
+        rows = draw.choices(range(60), k=60)
+        drawn = Corpus(
+            tuple(map(str, range(60))),
+            [corpus.hypotheses[row] for row in rows],
+            [corpus.references[row] for row in rows],
+        )
+        by_sums = values.combine(values.statistics[rows].sum(0)[None])[0]
+        assert by_sums == pytest.approx(bleu(drawn)["BLEU-4"].value, abs=1e-12)
+    low, high = interval(values)
+    assert low < values.value < high
 
 
 def test_the_same_values_give_the_same_interval_with_or_without_others_beside_them():
@@ -103,10 +109,21 @@ def test_the_test_errs_about_once_in_20_where_nothing_differs():
     assert 2 <= wrong <= 20
 
 
-def test_the_p_value_of_few_images_is_that_of_all_swaps():
-    """Four images, all differences of one sign: 2 of the 16 ways to swap give as much."""
-    found = difference(Values.mean_of([0.0] * 4), Values.mean_of([1.0, 2.0, 3.0, 4.0]))
-    assert found.p_value == pytest.approx(2 / 16, abs=0.01)
+def test_the_p_value_is_the_share_of_all_swaps_that_give_as_much():
+    """Ten images: all 1,024 ways to swap, counted."""
+    changes = [0.5, -0.2, 0.9, 0.4, -0.1, 0.3, 0.8, -0.6, 0.2, 0.7]
+    seen = abs(sum(changes))
+    as_much = sum(
+        abs(sum(sign * change for sign, change in zip(signs, changes, strict=True))) >= seen - 1e-9
+        for signs in itertools.product([1, -1], repeat=10)
+    )
+    found = difference(Values.mean_of([0.0] * 10), Values.mean_of(changes))
+    assert found.p_value == pytest.approx(as_much / 1024, abs=0.01)
+
+
+def test_of_too_few_images_nothing_is_tested():
+    """Of nine images even a difference on each cannot be told from chance for several systems."""
+    assert differences_of({"x": Values.mean_of([0.0] * 9)}, {"x": Values.mean_of([1.0] * 9)}) == {}
 
 
 def test_holm_by_hand():
@@ -123,13 +140,14 @@ def test_holm_only_raises_and_keeps_the_order(p_values):
 
 
 def test_two_systems_are_tested_on_the_same_images_only():
-    references = {"1": ["a dog runs"], "2": ["a cat sleeps"], "3": ["two men play"]}
-    first = score_captions({"1": "a dog", "2": "a cat", "3": "men"}, references)
-    second = score_captions({"1": "a dog runs", "2": "a cat", "3": "men"}, references)
+    ids = [str(i) for i in range(12)]
+    references = {i: [f"a dog runs {i}"] for i in ids}
+    first = score_captions(dict.fromkeys(ids, "a dog"), references)
+    second = score_captions({i: f"a dog runs {i}" for i in ids}, references)
     found = score_differences(first, second)
     assert found["ROUGE-L"].value == pytest.approx(second["ROUGE-L"].value - first["ROUGE-L"].value)
     assert "vocabulary" not in found
     with pytest.raises(ScoringError, match=r"of different images, or of another order; score both"):
-        score_differences(first, score_captions({"3": "a", "2": "b", "1": "c"}, references))
-    with pytest.raises(ScoringError, match=r"images:3.* and BLEU-1.*images:1.* do not compare; score both"):
+        score_differences(first, score_captions(dict.fromkeys(ids[::-1], "a"), references))
+    with pytest.raises(ScoringError, match=r"images:12.* and BLEU-1.*images:1.* do not compare; score both"):
         score_differences(first, score_captions({"1": "a"}, {"1": ["a"]}))

@@ -23,7 +23,6 @@ __all__ = [
     "Score",
     "Scorer",
     "Sources",
-    "human_scores",
     "metric_names",
     "results_json",
     "score_captions",
@@ -55,6 +54,7 @@ WITHOUT_REFERENCES = frozenset(
     ["length", "bad-endings", "distinct", "distinct-1", "distinct-2", "vocabulary", "novel", "CLIPScore"]
 )
 
+_SLOW = frozenset(["SPICE"])
 _FEW_IMAGES = 50  # document frequencies from fewer say little
 
 
@@ -68,6 +68,7 @@ class Scorer:
         """
         sources = sources or Sources()
         self.names = metric_names(metrics, sources)
+        self._asked_by_name = metrics is not None
         prepares = dict.fromkeys(PREPARED[name].prepare for name in self.names if name in PREPARED)
         prepared = {prepare: prepare(sources) for prepare in prepares}
         self._metrics: dict[str, Metric] = {
@@ -90,12 +91,27 @@ class Scorer:
         Raises: ScoringError where all of them do.
         """
         names = [name for name in self.names if name in WITHOUT_REFERENCES]
-        if not names:
+        comparing = [name for name in self.names if name not in WITHOUT_REFERENCES]
+        if comparing and self._asked_by_name:
             raise ScoringError(
-                f"{', '.join(self.names)} compares with references and there are none; give a data set with "
-                f"captions, or choose from {', '.join(sorted(WITHOUT_REFERENCES))}."
+                f"There are no references for {', '.join(comparing)}; give a data set with captions, or "
+                f"choose from {', '.join(sorted(WITHOUT_REFERENCES))}."
             )
         return self._score(Corpus.without_references(hypotheses), names)
+
+    def human_scores(self, references: Mapping[str, Sequence[str]]) -> dict[str, Score]:
+        """The yardstick: each image's first reference scored as a hypothesis against its others.
+
+        Images with one reference are left out, and so is SPICE, which takes too long to run twice; where
+        nothing is left: {}.
+        """
+        several = {image_id: captions for image_id, captions in references.items() if len(captions) > 1}
+        names = [name for name in self.names if name not in _SLOW]
+        if not several or not names:
+            return {}
+        first = {image_id: captions[0] for image_id, captions in several.items()}
+        others = {image_id: captions[1:] for image_id, captions in several.items()}
+        return self._score(Corpus.from_text(first, others), names)
 
     def _score(self, corpus: Corpus, names: Sequence[str]) -> dict[str, Score]:
         values: dict[str, Values] = {}
@@ -142,21 +158,6 @@ def metric_names(metrics: Sequence[str] | None = None, sources: Sources | None =
         what = f"Unknown metric {', '.join(map(repr, sorted(unknown)))}" if unknown else "No metric is named"
         raise ScoringError(f"{what}; choose from bleu, {', '.join(known)}.")
     return [name for name in known if known[name] & wanted]
-
-
-def human_scores(references: Mapping[str, Sequence[str]], names: Sequence[str]) -> dict[str, Score]:
-    """The yardstick: each image's first reference scored as a hypothesis against its others.
-
-    names: metrics; those that need more than captions are left out. Images with one reference are, too; where
-    no other is left, so is the yardstick: {}.
-    """
-    several = {image_id: captions for image_id, captions in references.items() if len(captions) > 1}
-    names = [name for name in names if name in METRICS]
-    if not several or not names:
-        return {}
-    first = {image_id: captions[0] for image_id, captions in several.items()}
-    others = {image_id: captions[1:] for image_id, captions in several.items()}
-    return score_captions(first, others, names)
 
 
 def warnings_for(scores: Mapping[str, Score]) -> list[str]:

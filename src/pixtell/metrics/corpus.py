@@ -18,6 +18,7 @@ Words = Sequence[str]
 Floats = npt.NDArray[np.float64]
 
 _SHOWN_IDS = 3
+_SHOWN_LETTERS = 80
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,13 @@ def count_ids(ids: Sequence[str]) -> str:
     return f"{len(ids):,} image{'' if len(ids) == 1 else 's'}"
 
 
+def count_images(count: int) -> str:
+    """'1 image is', '1,000 images are': for a sentence."""
+    return f"{count:,} image is" if count == 1 else f"{count:,} images are"
+
+
 def first_ids(ids: Sequence[str]) -> str:
-    """The first three ids, for a sentence."""
-    return ", ".join(ids[:_SHOWN_IDS]) + (", ..." if len(ids) > _SHOWN_IDS else "")
+    """The first three ids, for a sentence: short, and without what would move a terminal's cursor."""
+    shown = [image_id if image_id.isprintable() else ascii(image_id) for image_id in ids[:_SHOWN_IDS]]
+    cut = [text if len(text) <= _SHOWN_LETTERS else f"{text[:_SHOWN_LETTERS]}..." for text in shown]
+    return ", ".join(cut) + (", ..." if len(ids) > _SHOWN_IDS else "")

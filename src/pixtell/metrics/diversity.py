@@ -5,6 +5,7 @@ what a good-looking average hides: one caption for every picture, captions that 
 sentences learned by heart, things that are never named.
 """
 
+import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -64,10 +65,12 @@ def bad_endings(corpus: Corpus) -> dict[str, Values]:
 def novelty(train_captions: Iterable[str]) -> Callable[[Corpus], dict[str, Values]]:
     """The share of captions that are no sentence of `train_captions`, compared as words."""
     known = {tuple(ptb_words(caption)) for caption in train_captions}
+    lines = "\n".join(sorted(" ".join(words) for words in known))
+    settings = f"words:ptb|train:{hashlib.sha256(lines.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
     def novel(corpus: Corpus) -> dict[str, Values]:
-        values = Values.mean_of([float(tuple(words) not in known) for words in corpus.hypotheses])
-        return {"novel": values}
+        is_novel = [float(tuple(words) not in known) for words in corpus.hypotheses]
+        return {"novel": Values.mean_of(is_novel, settings)}
 
     return novel
 

@@ -40,6 +40,8 @@ def find_java(java: str = "java", *, timeout_seconds: float = _CHECK_SECONDS) ->
     path = str(Path(path).absolute())  # programs run in another directory
     end = _run([path, "-version"], Path.cwd(), timeout_seconds)
     found = re.search(r'version "(?:1\.)?(\d+)[^"\n]*"', end.stderr)
+    if end.code is None and not end.timed_out:
+        raise ScoringError(f"{java!r} {end.reason}: name another Java with --java.")
     if end.code != 0 or found is None:
         raise ScoringError(
             f"'{java} -version' {end.reason} and says {end.last_word!r} instead of its version: name another "
@@ -60,11 +62,11 @@ def run_java(
     end = _run([java.path, *arguments], directory, timeout_seconds)
     if end.code == 0:
         return end.last_word
-    advice = (
-        "score fewer images at once, or allow more time"
-        if end.timed_out
-        else "check its jars, and try another Java with --java"
-    )
+    advice = "check its jars, and try another Java with --java"
+    if end.timed_out:
+        advice = "score fewer images at once"
+    elif "OutOfMemoryError" in end.last_word:
+        advice = "score fewer images at once, or set _JAVA_OPTIONS=-Xmx12g on a machine that has the memory"
     raise ScoringError(f"{program} on Java {java.text} {end.reason} ({end.last_word}): {advice}.")
 
 
@@ -82,7 +84,9 @@ class _End:
         """The last line of stderr that tells something: "Caused by: ..." rather than "... 3 more"."""
         lines = [" ".join(line.split()) for line in self.stderr.splitlines()]
         telling = [line for line in lines if line and not line.startswith(_SILENT_LINES)]
-        return telling[-1][:300].rstrip(".") if telling else "nothing on stderr"
+        if not telling:
+            return "nothing on stderr"
+        return "".join(c if c.isprintable() else " " for c in telling[-1][:300]).rstrip(".")
 
 
 def _run(command: Sequence[str], directory: Path, timeout_seconds: float) -> _End:

@@ -2,7 +2,8 @@
 
 In: the `Values` of metrics by name, of one system or of two on the same images. Out: intervals, differences
 with an interval and a p-value; a metric whose value is no function of sums over images (the size of a
-vocabulary) or is nan is left out, and so are all where there is but one image. It computes no metric.
+vocabulary) or is nan is left out, and so are all where there are too few images: one for an interval, nine
+for a test. It computes no metric.
 
 Everything is drawn over images, never over captions or words, from a seeded generator: the same captions give
 the same intervals. What a metric takes from the whole corpus, such as CIDEr's document frequencies, stays as
@@ -18,6 +19,8 @@ import numpy as np
 from pixtell.metrics.corpus import Floats, Values
 
 CONFIDENCE = 0.95
+_LEVEL = 0.05
+_FEWEST_TESTED = 10  # images; of five even the smallest p-value there can be, 2 / 2**5, is above the level
 _RESAMPLES = 2000
 _SHUFFLES = 10_000
 _SEED = 12345
@@ -39,7 +42,7 @@ class Difference:
     @property
     def is_real(self) -> bool:
         """Whether chance is an unlikely reason, at 5 %."""
-        return self.p_value < 1 - CONFIDENCE
+        return self.p_value < _LEVEL
 
 
 def intervals_of(values: Mapping[str, Values]) -> dict[str, tuple[float, float]]:
@@ -49,7 +52,9 @@ def intervals_of(values: Mapping[str, Values]) -> dict[str, tuple[float, float]]
     if columns.num_images < 2:
         return {}
     resampled = columns.values_of(_resampled_sums(columns.statistics))
-    return {name: _percentiles(drawn) for name, drawn in resampled.items()}
+    found = {name: _percentiles(drawn) for name, drawn in resampled.items()}
+    # Where all images have one value, as where no caption ends badly, no draw can show how sure that is.
+    return {name: (low, high) for name, (low, high) in found.items() if low < high}
 
 
 def differences_of(first: Mapping[str, Values], second: Mapping[str, Values]) -> dict[str, Difference]:
@@ -63,7 +68,7 @@ def differences_of(first: Mapping[str, Values], second: Mapping[str, Values]) ->
     ours = _Columns({name: values for name, values in first.items() if name in second})
     theirs = _Columns({name: second[name] for name in ours.names})
     ours = _Columns({name: first[name] for name in theirs.names})  # what either lacks is left out
-    if ours.num_images < 2:
+    if ours.num_images < _FEWEST_TESTED:
         return {}
     width = ours.statistics.shape[1]
     sums = _resampled_sums(np.hstack([ours.statistics, theirs.statistics]))

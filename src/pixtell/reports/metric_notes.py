@@ -122,8 +122,10 @@ def format_change(metric: str, value: float) -> str:
 
 
 def format_p(p_value: float) -> str:
-    """'p = 0.003'; below a thousandth 'p < 0.001'."""
-    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+    """'p = 0.003'; below a thousandth 'p < 0.001'; near 0.05 with the digit that decides: 'p = 0.0496'."""
+    if p_value < 0.001:
+        return "p < 0.001"
+    return f"p = {p_value:.4f}" if f"{p_value:.3f}" == "0.050" else f"p = {p_value:.3f}"
 
 
 def format_percent(share: float) -> str:

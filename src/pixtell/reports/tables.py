@@ -150,15 +150,16 @@ def reading(comparison: Comparison) -> list[str]:
     sentences = []
     if any(score.interval for system in comparison.systems for score in system.scores.values()):
         sentences.append(
-            "The interval says how much of a number hangs on the choice of pictures: on other pictures of "
-            "the same kind it would lie in there about 19 times out of 20 (bootstrap over the pictures)."
+            "The interval says how much of a number hangs on the choice of pictures: intervals made like "
+            "this hold the value over all pictures of the kind about 19 times out of 20 (bootstrap)."
         )
     if comparison.differences:
         several = ", corrected for several systems after Holm" if len(comparison.systems) > 2 else ""
         sentences.append(
             "A difference counts as real where swapping the two systems' captions at random, picture by "
             "picture, gives one as large in fewer than 5 cases of 100 (p below 0.05; paired randomisation "
-            f"test{several}); “no difference shown” does not mean that there is none."
+            f"test{several}); “no difference shown” does not mean that there is none. Metrics are not "
+            "corrected for each other: of twenty, one may seem to differ by chance."
         )
     if comparison.yardstick:
         sentences.append(

@@ -7,14 +7,14 @@ score.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from pixtell.errors import ScoringError
-from pixtell.metrics.corpus import check_pairs
+from pixtell.metrics.corpus import check_pairs, count_ids, first_ids
 from pixtell.metrics.files.formats import CaptionFile, read_hypotheses, read_references
 
-__all__ = ["CaptionFile", "read_captions", "read_hypotheses", "read_references"]
+__all__ = ["CaptionFile", "read_captions", "read_captions_of", "read_hypotheses", "read_references"]
 
 
 def read_captions(
@@ -48,6 +48,37 @@ def read_captions(
     return dict(pairs), {image_id: by_id[image_id] for image_id in image_ids}
 
 
+def read_captions_of(image_ids: Sequence[str], path: Path) -> dict[str, str]:
+    """The captions that a file has for these images, in their order; those of other images are left out.
+
+    Raises: ScoringError where the file cannot be read, names no images, or has not exactly one caption for
+    each.
+    """
+    file = read_hypotheses(path)
+    if file.is_plain:
+        raise ScoringError(
+            f"{path} is plain text, which names no images; give captions with names, such as CSV with the "
+            "columns image_id,caption."
+        )
+    found: dict[str, list[str]] = {}
+    for image_id, texts in file.captions:
+        found.setdefault(image_id, []).extend(texts or [""])
+    problems = {
+        "without a caption": [image_id for image_id in image_ids if image_id not in found],
+        "with more than one": [image_id for image_id in image_ids if len(found.get(image_id, [])) > 1],
+        "with an empty one": [
+            image_id for image_id in image_ids if any(not text.strip() for text in found.get(image_id, []))
+        ],
+    }
+    wrong = [f"{count_ids(ids)} {problem} ({first_ids(ids)})" for problem, ids in problems.items() if ids]
+    if wrong:
+        hint = _same_file_names(list(found), image_ids)
+        raise ScoringError(
+            f"{path} does not fit the pictures: {', '.join(wrong)}; {hint or 'give one caption for each'}."
+        )
+    return {image_id: found[image_id][0] for image_id in image_ids}
+
+
 def _check_lines(ours: CaptionFile, theirs: Sequence[CaptionFile]) -> None:
     """Raise where line numbers, the ids of plain text, cannot be the ids of all files."""
     files = [ours, *theirs]
@@ -68,7 +99,7 @@ def _check_lines(ours: CaptionFile, theirs: Sequence[CaptionFile]) -> None:
         )
 
 
-def _same_file_names(image_ids: Sequence[str], references: dict[str, list[str]]) -> str:
+def _same_file_names(image_ids: Sequence[str], references: Collection[str]) -> str:
     """Words about ids that differ but end in the same file name; '' where there are none."""
     known = set(image_ids)
     unmatched = _by_file_name(image_id for image_id in references if image_id not in known)

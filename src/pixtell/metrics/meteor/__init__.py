@@ -65,7 +65,9 @@ class _Scorer:
         counts = np.concatenate([self._best_counts(*batch) for batch in _batches(corpus)])
         per_image = meteor_of(counts)
         counts[is_perfect(counts), CHUNKS] = 0
-        return Values(float(meteor_of(counts.sum(0)[None])[0]), per_image.tolist(), counts, meteor_of)
+        value = float(meteor_of(counts.sum(0)[None])[0])
+        settings = f"words:ptb|meteor:{self._tables.version}"
+        return Values(value, per_image.tolist(), counts, meteor_of, settings)
 
     def _best_counts(self, hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> Floats:
         """Counts (images, STATISTICS) of each hypothesis with its best reference."""

@@ -51,6 +51,8 @@ class ParaphraseTable:
         paraphrases: list[Hashes] = []
         num_lines = 0
         for data, starts, ends in _lines(path):
+            if not num_lines:
+                _check_first_line(path, bytes(data[starts[0] : ends[0]]))
             for line, hashes in ((1, phrases), (2, paraphrases)):
                 which = slice((line - num_lines) % _LINES, None, _LINES)
                 hashes.append(_hash_spans(data, starts[which], ends[which]))
@@ -135,6 +137,14 @@ def _lines(path: Path) -> Iterator[tuple[Bytes, Places, Places]]:
         raise ScoringError(_damaged(path, str(cause))) from cause
     if rest:
         yield _spans(rest + b"\n")
+
+
+def _check_first_line(path: Path, line: bytes) -> None:
+    """Raises: ScoringError where it is no probability, and so the file is something else."""
+    try:
+        float(line)
+    except ValueError as cause:
+        raise ScoringError(_damaged(path, "its first line is no probability")) from cause
 
 
 def _damaged(path: Path, reason: str) -> str:

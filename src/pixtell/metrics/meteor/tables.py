@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixtell.errors import ScoringError
+from pixtell.files import hash_file
 from pixtell.metrics.meteor.paraphrases import ParaphraseTable
 
 _JAR = "meteor-1.5.jar"
@@ -72,12 +73,13 @@ class SynonymTable:
 @dataclass(frozen=True)
 class Tables:
     """function_words: words that count less. prefixes: words that keep their full stop; True: only before a
-    number. synonyms, paraphrases: what else matches."""
+    number. synonyms, paraphrases: what else matches. version: with a hash of the files, for signatures."""
 
     function_words: frozenset[str]
     prefixes: Mapping[str, bool]
     synonyms: SynonymTable
     paraphrases: ParaphraseTable
+    version: str
 
     @classmethod
     def read(cls, directory: Path | None = None) -> "Tables":
@@ -96,6 +98,7 @@ class Tables:
             prefixes=_parse_prefixes(prefixes),
             synonyms=synonyms,
             paraphrases=ParaphraseTable.read(paths[1]),
+            version=f"1.5@{'-'.join(hash_file(path)[:6] for path in paths)}",
         )
 
 
