@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pixtell.metrics.corpus import Corpus, Floats, Values, Words
-from pixtell.metrics.ngrams import MAX_NGRAM, Ngram, count_ngrams
+from pixtell.metrics.ngrams import MAX_NGRAM, count_ngrams, each_ngram, split_again
 
 _TINY, _SMALL = 1e-15, 1e-9
 
@@ -46,20 +46,19 @@ def bleu(corpus: Corpus) -> dict[str, Values]:
 
 def _count_matches(hypothesis: Words, references: Sequence[Words]) -> list[int]:
     """Matched n-grams for n = 1..4, n-grams in the hypothesis for n = 1..4, its length, the closest's."""
-    hypothesis_counts = count_ngrams(hypothesis)
-    reference_counts = [count_ngrams(reference) for reference in references]
+    parts = [split_again(reference) for reference in references]
+    ngrams = [each_ngram(reference) for reference in parts]
     matched, possible = [], []
-    for n, counts in enumerate(hypothesis_counts):
-        most: dict[Ngram, int] = {}
-        for reference in reference_counts:
-            for ngram in counts.keys() & reference[n].keys():
-                most[ngram] = max(most.get(ngram, 0), reference[n][ngram])
-        matched.append(sum(min(count, counts[ngram]) for ngram, count in most.items()))
+    for n, counts in enumerate(count_ngrams(hypothesis)):
+        common = set().union(*(counts.keys() & of_reference[n] for of_reference in ngrams))
+        repeated = [ngram for ngram in common if counts[ngram] > 1]
+        matched.append(len(common) - len(repeated))
+        for ngram in repeated:
+            most = max(list(each_ngram(reference)[n]).count(ngram) for reference in parts)
+            matched[n] += min(most, counts[ngram])
         possible.append(sum(counts.values()))
     length = possible[0]
-    closest = min(
-        (sum(counts[0].values()) for counts in reference_counts), key=lambda r: (abs(r - length), r)
-    )
+    closest = min(map(len, parts), key=lambda r: (abs(r - length), r))
     return [*matched, *possible, length, closest]
 
 

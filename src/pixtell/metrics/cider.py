@@ -13,15 +13,22 @@ exp(-d*d / (2 * 6*6)), d the difference in length, counted in 2-grams there and 
 One image alone scores 0: every n-gram is in all images and weighs nothing.
 """
 
+import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+import operator
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from pixtell.metrics.corpus import Corpus, Values, Words
 from pixtell.metrics.ngrams import MAX_NGRAM, Ngram, count_ngrams, ngrams_of
 
 _SIGMA = 6.0
 _SCALE = 10.0
+_LAST_SLOT = (1 << 23) - 1  # of a table of n-grams by hash; 40,000 captions have a million
 
 
 class _Vector(NamedTuple):
@@ -39,19 +46,13 @@ class DocumentFrequencies:
     `cider_d`.
     """
 
-    def __init__(self, references: Iterable[Sequence[Words]]) -> None:
+    def __init__(self, references: Sequence[Sequence[Words]]) -> None:
         """references: the references of each image, as words."""
-        self.num_images = 0
-        self._counts: dict[Ngram, int] = {}
-        counts = self._counts
-        for of_image in references:
-            self.num_images += 1
-            for ngram in ngrams_of(of_image):
-                counts[ngram] = counts.get(ngram, 0) + 1
-        # by document frequency: no n-gram weighs more than one that no image has
-        self._log_rarity = [
-            math.log(self.num_images / max(1, frequency)) for frequency in range(self.num_images + 1)
-        ]
+        self.num_images = len(references)
+        counts = _count_images(references)
+        # Of no image or of one, an n-gram weighs the same: no n-gram weighs more than one that no image has.
+        self._rarest = math.log(max(1, self.num_images))
+        self._rarity = {ngram: math.log(self.num_images / count) for ngram, count in counts.items()}
 
     def cider_d(self, hypotheses: Sequence[Words], references: Sequence[Words]) -> list[float]:
         """CIDEr-D of each of several captions of one image."""
@@ -64,14 +65,35 @@ class DocumentFrequencies:
         return [_mean_similarity(_cosine, self._vector(words), vectors) for words in hypotheses]
 
     def _vector(self, words: Words) -> _Vector:
-        frequency, log_rarity = self._counts.get, self._log_rarity
         counts = count_ngrams(words)
+        rarity, rarest = self._rarity.get, itertools.repeat(self._rarest)
         weights = [
-            {ngram: count * log_rarity[frequency(ngram, 0)] for ngram, count in of_n.items()}
+            dict(zip(of_n, map(operator.mul, of_n.values(), map(rarity, of_n, rarest)), strict=True))
             for of_n in counts
         ]
         norms = [math.hypot(*of_n.values()) for of_n in weights]
         return _Vector(weights, norms, num_bigrams=sum(counts[1].values()))
+
+
+def _count_images(references: Sequence[Sequence[Words]]) -> Counter[Ngram]:
+    """In how many images each n-gram occurs, of those that occur in two or more.
+
+    Most n-grams are of one image and would take most of the memory. So slots, which several n-grams may
+    share, are counted first (0, 1, or 2 for more), then only the n-grams of slots with 2.
+    """
+    slots = np.zeros(_LAST_SLOT + 1, np.uint8)
+    for of_image in references:
+        ours = _slots_of(ngrams_of(of_image))
+        slots[ours] += slots[ours] < 2
+    counts: Counter[Ngram] = Counter()
+    for of_image in references:
+        ngrams = ngrams_of(of_image)
+        counts.update(itertools.compress(ngrams, slots[_slots_of(ngrams)] > 1))
+    return counts
+
+
+def _slots_of(ngrams: Collection[Ngram]) -> npt.NDArray[np.int64]:
+    return np.fromiter(map(hash, ngrams), np.int64, len(ngrams)) & _LAST_SLOT
 
 
 def cider_d(corpus: Corpus) -> dict[str, Values]:

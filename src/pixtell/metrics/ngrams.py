@@ -12,11 +12,14 @@ Ngram = str | tuple[str, ...]
 
 def count_ngrams(words: Sequence[str]) -> list[dict[Ngram, int]]:
     """How often each n-gram occurs, by n: a b a -> [{a: 2, b: 1}, {ab: 1, ba: 1}, {aba: 1}, {}]."""
+    parts = split_again(words)
     counted = []
-    for ngrams in _each_ngram(words):
-        counts: dict[Ngram, int] = {}
-        for ngram in ngrams:
-            counts[ngram] = counts.get(ngram, 0) + 1
+    for n, ngrams in enumerate(each_ngram(parts)):
+        counts: dict[Ngram, int] = dict.fromkeys(ngrams, 1)
+        if len(counts) < len(parts) - n:  # some come twice, which is rare for all n but 1
+            counts = {}
+            for ngram in each_ngram(parts)[n]:
+                counts[ngram] = counts.get(ngram, 0) + 1
         counted.append(counts)
     return counted
 
@@ -25,23 +28,26 @@ def ngrams_of(captions: Iterable[Sequence[str]]) -> set[Ngram]:
     """The n-grams, of every n, that occur in any of these captions."""
     found: set[Ngram] = set()
     for words in captions:
-        for ngrams in _each_ngram(words):
-            found.update(ngrams)
+        found.update(*each_ngram(split_again(words)))
     return found
 
 
-def _each_ngram(words: Sequence[str]) -> list[Iterable[Ngram]]:
-    """The n-grams in order, by n.
+def split_again(words: Sequence[str]) -> list[str]:
+    """Cut words with no-break spaces inside ("2 1/2") into their parts.
 
-    A word with no-break spaces inside ("2 1/2") is cut into its parts here: pycocoevalcap puts the words
-    into one string and splits that again. Its ROUGE-L splits at plain spaces only and keeps such a word
-    whole; so does ours.
+    pycocoevalcap does so where it counts n-grams: it puts the words into one string and splits that again.
+    Its ROUGE-L splits at plain spaces only and keeps such a word whole; so does ours.
     """
-    first = " ".join(words).split()
-    second, third, fourth = first[1:], first[2:], first[3:]
+    given, parts = list(words), " ".join(words).split()
+    return given if given == parts else parts  # the given ones know their hashes
+
+
+def each_ngram(parts: Sequence[str]) -> list[Iterable[Ngram]]:
+    """The n-grams of words without spaces in order, by n."""
+    second, third, fourth = parts[1:], parts[2:], parts[3:]
     return [
-        first,
-        zip(first, second, strict=False),
-        zip(first, second, third, strict=False),
-        zip(first, second, third, fourth, strict=False),
+        parts,
+        zip(parts, second, strict=False),
+        zip(parts, second, third, strict=False),
+        zip(parts, second, third, fourth, strict=False),
     ]

@@ -20,6 +20,7 @@ time.
 """
 
 import re
+import sys
 from collections.abc import Callable
 
 # What pycocoevalcap removes after cutting. Brackets stay, as -lrb- and so on: its list has them in
@@ -281,15 +282,15 @@ def ptb_words(caption: str) -> list[str]:
         else:
             word, position = _cut(text, shape, position)
             if word and word not in PUNCTUATION:
-                words.append(word)
+                words.append(sys.intern(word))
     return words
 
 
 def _plain_words(text: str) -> list[str]:
     words = text.lower().replace(",", "").split()
-    if _SPLIT_WORDS.keys().isdisjoint(words):
-        return words
-    return " ".join(_SPLIT_WORDS.get(word, word) for word in words).split()
+    if not _SPLIT_WORDS.keys().isdisjoint(words):
+        words = " ".join(_SPLIT_WORDS.get(word, word) for word in words).split()
+    return list(map(sys.intern, words))  # one string for all captions with the word: a quarter of the memory
 
 
 def _cut(text: str, shape: str, start: int) -> tuple[str, int]:
