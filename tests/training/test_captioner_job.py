@@ -105,18 +105,20 @@ def test_a_killed_run_resumed_is_an_uninterrupted_one(
     [
         ({}, {"views": 2, "accumulate": 2}),
         (LSTM, {"reward": "cider-d,bleu-4=0.3", "samples": 2}),
-        (LSTM, PIXELS),
+        (LSTM, {**PIXELS, "reward": "cider-d,clipscore=2", "clip": "tiny"}),
     ],
-    ids=["clipcap-cache", "lstm-cache", "lstm-pixels"],
+    ids=["clipcap-cache", "lstm-cache", "lstm-pixels-clip"],
 )
 def test_self_critical_training_resumes_to_the_bit(
     job: Job,
     tmp_path: Path,
     assert_same_runs: Callable[[Path, Path], None],
+    tiny_clip: Path,
     first: dict[str, Any],
     what: dict[str, Any],
 ) -> None:
     job.run(tmp_path / "first", what={**first, "epochs": 1})
+    what = {**what, "clip": str(tiny_clip)} if "clip" in what else what
     what = {**BLANK, **what, "objective": "scst", "init_from": str(tmp_path / "first")}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     expected = job.run(whole, what=what, learning_rate=1e-3)

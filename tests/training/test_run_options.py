@@ -138,6 +138,31 @@ def share(flag: str, value: float) -> str:
         ),
         (
             "what",
+            {**SCST, "reward": "cider-d,clipscore"},
+            "--reward clipscore needs a CLIP; name its directory or hub id with --clip, or leave it out.",
+        ),
+        (
+            "what",
+            {**SCST, "clip": "openai/clip-vit-base-patch32"},
+            "--clip changes nothing without --reward clipscore; leave it out.",
+        ),
+        (
+            "what",
+            {"pretrain_epochs": 2},
+            "--pretrain-epochs changes nothing without --pretrain-text; leave it out.",
+        ),
+        (
+            "what",
+            {"pretrain_text": Path("t"), "train_language_model": "frozen"},
+            "--pretrain-text changes nothing with --train-language-model frozen; leave it out.",
+        ),
+        (
+            "what",
+            {**SCST, "pretrain_text": Path("t")},
+            "--pretrain-text changes nothing with --objective scst; leave it out.",
+        ),
+        (
+            "what",
             {**SCST, "reward": "bleu-4=0"},
             "--reward bleu-4=0: a weight is a number above zero, such as bleu-4=0.3.",
         ),

@@ -21,7 +21,7 @@ from pixtell.tokenizers import WordTokenizer
 from pixtell.training.cross_entropy import CrossEntropy
 from pixtell.training.image_batches import ImageBatches
 from pixtell.training.loop import LoopOptions, train
-from pixtell.training.rewards import Drawn, Reward, make_reward
+from pixtell.training.rewards import CiderDReward, Drawn, Reward
 from pixtell.training.scst import SelfCritical, advantages
 
 CPU = torch.device("cpu")
@@ -237,7 +237,7 @@ def test_it_scores_better_than_cross_entropy_alone(tmp_path: Path, placement: Pl
     )
     self_critical = SelfCritical(
         tokenizer=words,
-        reward=make_reward({"cider-d": 1.0}, captions["train"]),
+        reward=CiderDReward(captions["train"]),
         num_samples=5,
         max_tokens=30,
         **shared,

@@ -17,6 +17,7 @@ from pixtell.checkpoints import save_checkpoint
 from pixtell.datasets.records import CaptionedImage
 from pixtell.decoding import DecodingOptions
 from pixtell.devices import Placement, choose_placement
+from pixtell.embedder import Embedder
 from pixtell.encoders.base import Encoder
 from pixtell.features import FeatureCache
 from pixtell.reports import write_training_curves
@@ -28,7 +29,7 @@ from pixtell.training.image_batches import ImageBatches
 from pixtell.training.image_memory import load_split_images
 from pixtell.training.loop import Progress, RunResult, train
 from pixtell.training.pretraining import pretrain, pretraining_directory, read_new_captions
-from pixtell.training.rewards import make_reward, parse_reward
+from pixtell.training.rewards import RewardSources, make_reward, parse_reward
 from pixtell.training.run_files import RunDirectory
 from pixtell.training.run_options import DataOptions, RunOptions, fixed_options
 from pixtell.training.scst import SelfCritical
@@ -96,10 +97,11 @@ def train_captioner(
             return result
         if run.max_seconds is not None:
             run = replace(run, max_seconds=max(1e-9, run.max_seconds - (time.monotonic() - started)))
+    embedder = None if what.clip is None else Embedder.from_pretrained(what.clip, device=run.device)
     encoder = parts.encoder.to(placement.device)
     make_inputs = _inputs_from_pixels if what.train_encoder else _inputs_from_cache
     inputs = make_inputs(what, run, encoder, splits, placement, report)
-    objective = _make_objective(what, run, parts, inputs, placement, validate)
+    objective = _make_objective(what, run, parts, inputs, embedder, validate)
     size = sum(p.numel() for p in objective.module.parameters() if p.requires_grad)
     report(
         f"{len(inputs.train_records):,} training and {len(inputs.val_records):,} validation images, "
@@ -118,12 +120,13 @@ def _make_objective(
     run: RunOptions,
     parts: CaptionerParts,
     inputs: _Inputs,
-    placement: Placement,
+    embedder: Embedder | None,
     validate: Validate,
 ) -> CrossEntropy | SelfCritical:
     captions = [record.captions for record in inputs.train_records]
     references = {record.image_id: record.captions for record in inputs.val_records}
     decoding = DecodingOptions(**parts.config.decoding)
+    device = next(parts.model.parameters()).device
     moved = parts.encoder if parts.encoder_moved else None
     assert moved is None or isinstance(moved, nn.Module)
     token_ids = encode_captions(captions, parts.tokenizer, max_tokens=what.max_tokens)
@@ -144,15 +147,16 @@ def _make_objective(
         )
 
     if what.objective == "scst":
+        sources = RewardSources(captions, [record.image for record in inputs.train_records], embedder)
         return SelfCritical(
             model=parts.model,
             features=inputs.source,
             tokenizer=parts.tokenizer,
-            reward=make_reward(parse_reward(what.reward), captions),
+            reward=make_reward(parse_reward(what.reward), sources),
             batches=batches,
             num_samples=what.samples,
             max_tokens=what.max_tokens,
-            device=placement.device,
+            device=device,
             evaluate=evaluate,
             save=save,
         )
@@ -163,7 +167,7 @@ def _make_objective(
         ignored_ids=parts.tokenizer.forbidden_ids,
         batches=batches,
         label_smoothing=what.label_smoothing,
-        device=placement.device,
+        device=device,
         evaluate=evaluate,
         save=save,
     )

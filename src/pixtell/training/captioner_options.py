@@ -66,7 +66,10 @@ class CaptionerOptions:
     epochs: int = option(15, "Passes over the training images.", may_change=True)
     label_smoothing: float = option(0.1, "Probability spread over all tokens by the loss.")
     samples: int = option(5, "scst: captions drawn an image.")
-    reward: str = option("cider-d", "scst: what they earn, say cider-d,bleu-4=0.3.")
+    reward: str = option(
+        "cider-d", "scst: what they earn: cider-d, bleu-4 and clipscore, weighted, say cider-d,bleu-4=0.3."
+    )
+    clip: str | None = option(None, "scst: the CLIP of --reward clipscore: directory or hub id.")
     patience: int | None = option(4, "Stop after this many epochs without a better CIDEr-D.", may_change=True)
 
     def view_options(self) -> ViewOptions:
@@ -79,7 +82,7 @@ _BROUGHT_ALONG = (
     "family encoder encoder_output mapping prefix_length language_model train_language_model width "
     "num_layers dropout feature_dropout normalise_features min_count"
 )
-_SCST_ONLY = "samples reward"
+_SCST_ONLY = "samples reward clip"
 _CROSS_ENTROPY_ONLY = "label_smoothing pretrain_text"
 _CLIPCAP_ONLY = "mapping prefix_length language_model train_language_model num_layers feature_dropout"
 
@@ -130,7 +133,12 @@ def _check_objective(what: CaptionerOptions) -> None:
             "--objective scst improves a model that cross-entropy has trained; name one with --init-from."
         )
     refuse_idle(what, _CROSS_ENTROPY_ONLY, "with --objective scst")
-    parse_reward(what.reward)  # for its own checks, now
+    if "clipscore" not in parse_reward(what.reward):
+        refuse_idle(what, "clip", "without --reward clipscore")
+    elif what.clip is None:
+        raise OptionError(
+            "--reward clipscore needs a CLIP; name its directory or hub id with --clip, or leave it out."
+        )
     if what.samples < 2:
         raise OptionError(
             f"--samples {what.samples} leaves a caption nothing to be better than; give 2 or more, say 5."

@@ -12,8 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
+from pixtell.embedder import Embedder, Embeddings
 from pixtell.errors import OptionError
+from pixtell.images import ImageSource
 from pixtell.metrics.cider import DocumentFrequencies
+from pixtell.metrics.clipscore import PROMPT, WEIGHT
 from pixtell.metrics.ngrams import MAX_NGRAM, Ngram, count_ngrams
 from pixtell.metrics.ptb import ptb_words
 
@@ -75,6 +80,28 @@ class Bleu4Reward:
         ]
 
 
+class ClipScoreReward:
+    """CLIPScore, 0 to 2.5: how near a CLIP finds a caption to its image; people's captions play no part, nor
+    does the end. Images are embedded once."""
+
+    def __init__(self, embedder: Embedder, images: Sequence[ImageSource]) -> None:
+        """images: of every training image, its path or pixels."""
+        self.embedder = embedder
+        self.images = images
+        self._known: dict[int, Embeddings] = {}  # row -> (F,), of length 1
+
+    def __call__(self, rows: Sequence[int], drawn: Drawn) -> list[list[float]]:
+        new = [row for row in rows if row not in self._known]
+        embedded = _unit(self.embedder.images([self.images[row] for row in new]))  # (n, F)
+        self._known.update(zip(new, embedded, strict=True))
+        texts = [PROMPT + caption.text for captions in drawn for caption in captions]
+        of_texts = iter(_unit(self.embedder.texts(texts)))  # (B * K, F)
+        return [
+            [WEIGHT * float(np.maximum(0.0, self._known[row] @ next(of_texts))) for _ in captions]
+            for row, captions in zip(rows, drawn, strict=True)
+        ]
+
+
 class WeightedReward:
     """The sum of several rewards, each times its weight."""
 
@@ -111,10 +138,25 @@ def smoothed_bleu4(words: Sequence[str], references: Sequence[Sequence[str]]) ->
     return math.exp(min(0.0, 1 - closest / length) + logs / MAX_NGRAM)
 
 
-# --reward's name -> the reward, made from the captions of every training image
-REWARDS: dict[str, Callable[[Sequence[Sequence[str]]], Reward]] = {
-    "cider-d": CiderDReward,
-    "bleu-4": Bleu4Reward,
+@dataclass(frozen=True)
+class RewardSources:
+    """What rewards are made from. references, images: of every training image; embedder: a CLIP."""
+
+    references: Sequence[Sequence[str]]
+    images: Sequence[ImageSource]
+    embedder: Embedder | None = None
+
+
+def _clip_score(sources: RewardSources) -> ClipScoreReward:
+    assert sources.embedder is not None  # the flags were checked
+    return ClipScoreReward(sources.embedder, sources.images)
+
+
+# --reward's name -> the reward
+REWARDS: dict[str, Callable[[RewardSources], Reward]] = {
+    "cider-d": lambda sources: CiderDReward(sources.references),
+    "bleu-4": lambda sources: Bleu4Reward(sources.references),
+    "clipscore": _clip_score,
 }
 
 
@@ -140,10 +182,17 @@ def parse_reward(text: str) -> dict[str, float]:
     return weights
 
 
-def make_reward(weights: Mapping[str, float], references: Sequence[Sequence[str]]) -> Reward:
-    """The reward that `parse_reward` read. references: the captions of every training image."""
-    return WeightedReward([(weight, REWARDS[name](references)) for name, weight in weights.items()])
+def make_reward(weights: Mapping[str, float], sources: RewardSources) -> Reward:
+    """The reward that `parse_reward` read."""
+    return WeightedReward([(weight, REWARDS[name](sources)) for name, weight in weights.items()])
 
 
 def _with_end(references: Sequence[Sequence[str]]) -> list[list[list[str]]]:
     return [[DrawnCaption(caption, finished=True).words for caption in captions] for captions in references]
+
+
+def _unit(embeddings: Embeddings) -> Embeddings:
+    """(n, F) -> the same of length 1; of zeros NaN, which no training takes for a reward."""
+    with np.errstate(invalid="ignore"):
+        unit: Embeddings = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return unit
