@@ -354,8 +354,8 @@ def many(tmp_path: Path) -> Iterator[Path]:
 def test_ten_thousand_cached_pictures_are_ranked_in_a_moment(
     tiny_towers: Path, many: Path, cache: Path
 ) -> None:
-    """The files are empty: were one of them embedded, it would be an error. Usually 30 ms; 50 are promised,
-    and a busy machine has ten times as many."""
+    """The files are empty: were one of them embedded, it would be an error. It takes 35 ms of
+    processor time; 50 are promised."""
     from pixtell.search import _Cache
 
     embedder = Embedder.from_pretrained(tiny_towers, device="cpu")
@@ -367,6 +367,6 @@ def test_ten_thousand_cached_pictures_are_ranked_in_a_moment(
     started = time.process_time()
     index = PictureIndex([many], embedder, cache_dir=cache)
     hits = index.find("a dog")
-    assert time.process_time() - started < 0.5
+    assert time.process_time() - started < 0.15
     assert len(hits) == 10
     assert index.errors == []

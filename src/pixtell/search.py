@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from pixtell.datasets.reading import is_image_name
+from pixtell.datasets.reading import IMAGE_SUFFIXES
 from pixtell.datasets.records import CaptionedImage
 from pixtell.embedder import Embedder, Embeddings
 from pixtell.errors import EncoderError, ImageError, OptionError
@@ -28,6 +28,7 @@ from pixtell.metrics.retrieval import Retrieval, score_retrieval, unit_vectors
 from pixtell.tokenizers import split_words
 
 _FORMAT = "1"
+_SUFFIXES = frozenset(IMAGE_SUFFIXES)
 _SAVE_SECONDS = 60.0  # between savings, while many pictures are embedded
 
 OnProgress = Callable[[int, int], None]
@@ -184,12 +185,15 @@ def list_pictures(folder: Path, errors: list[ImageError]) -> list[_Picture]:
         try:
             with os.scandir(folder / prefix if prefix else folder) as entries:
                 for entry in entries:
-                    if entry.name.startswith("."):
+                    name = entry.name
+                    if name.startswith("."):
                         continue
                     if entry.is_dir(follow_symlinks=False):
-                        waiting.append(f"{prefix}{entry.name}/")
-                    elif is_image_name(entry.name):
-                        _add_file(found, prefix + entry.name, entry)
+                        waiting.append(f"{prefix}{name}/")
+                    elif name[name.rfind(".") :].lower() in _SUFFIXES:
+                        status = _stat(entry)
+                        if status is not None and stat.S_ISREG(status.st_mode):
+                            found.append((prefix + name, status.st_size, status.st_mtime_ns))
         except OSError as cause:
             if not prefix:
                 raise OptionError(
@@ -199,13 +203,11 @@ def list_pictures(folder: Path, errors: list[ImageError]) -> list[_Picture]:
     return sorted(found)
 
 
-def _add_file(found: list[_Picture], name: str, entry: "os.DirEntry[str]") -> None:
+def _stat(entry: "os.DirEntry[str]") -> os.stat_result | None:
     try:
-        status = entry.stat()
+        return entry.stat()
     except OSError:  # a link to nowhere, or gone since
-        return
-    if stat.S_ISREG(status.st_mode):
-        found.append((name, status.st_size, status.st_mtime_ns))
+        return None
 
 
 def _outermost(folders: Sequence[Path]) -> list[Path]:
