@@ -56,6 +56,65 @@ def corpus(request: pytest.FixtureRequest) -> Corpus:
     return random_corpus(int(request.param.split()[1]))
 
 
+@pytest.fixture(scope="session")
+def one_person(flickr8k_dir: Path) -> Corpus:
+    """Flickr8k's test split: the first person's caption against the other four."""
+    folder = flickr8k_dir / "Flickr8k_text"
+    names = (folder / "Flickr_8k.testImages.txt").read_text(encoding="utf-8").split()
+    captions: dict[str, list[list[str]]] = {name: [] for name in names}
+    for line in (folder / "Flickr8k.token.txt").read_text(encoding="utf-8").splitlines():
+        name, caption = line.split("\t", 1)
+        if (of_image := captions.get(name.split("#")[0])) is not None:
+            of_image.append(ptb_words(caption))
+    return Corpus(
+        image_ids=tuple(names),
+        hypotheses=[of_image[0] for of_image in captions.values()],
+        references=[of_image[1:] for of_image in captions.values()],
+    )
+
+
+# Sets that divide by nothing somewhere: (hypotheses, references)
+DEGENERATE: dict[str, tuple[list[str], list[list[str]]]] = {
+    "all references empty": (["a dog", "a cat"], [["", ""], [""]]),
+    "all hypotheses empty": (["", ""], [["a dog"], ["a cat"]]),
+    "nothing at all": (["", ""], [[""], [""]]),
+    "single words": (["dog", "cat"], [["dog", "cat"], ["cat"]]),
+    "one word for all": (["a", "a", "a"], [["a"], ["a", "a"], ["a"]]),
+    "one image, nothing in it": ([""], [[""]]),
+}
+
+
+@pytest.fixture(params=DEGENERATE)
+def degenerate_corpus(request: pytest.FixtureRequest) -> Corpus:
+    hypotheses, references = DEGENERATE[request.param]
+    return Corpus(
+        image_ids=tuple(map(str, range(len(hypotheses)))),
+        hypotheses=[text.split() for text in hypotheses],
+        references=[[text.split() for text in of_image] for of_image in references],
+    )
+
+
+SCRIPTS = {
+    "Japanese": ("犬が草の上を走る。", "犬が走る、草の上。"),
+    "Russian": ("Собака бежит по траве.", "Собака бежит."),
+    "Hindi": ("कुत्ता घास पर दौड़ता है।", "कुत्ता दौड़ता है"),
+    "Arabic": ("كلب يجري على العشب", "كلب يجري"),
+    "Georgian": ("ძაღლი დარბის ბალახზე", "ძაღლი დარბის"),
+    "Thai": ("สุนัข วิ่ง บน หญ้า", "สุนัข วิ่ง"),
+    "emoji": ("a dog 🐶 runs 👨\u200d👩\u200d👧", "🐶 a dog runs"),
+}
+
+
+@pytest.fixture(scope="session")
+def scripts_corpus() -> Corpus:
+    """An image a script."""
+    return Corpus(
+        image_ids=tuple(SCRIPTS),
+        hypotheses=[ptb_words(hypothesis) for hypothesis, _ in SCRIPTS.values()],
+        references=[[ptb_words(reference), ptb_words("A dog runs.")] for _, reference in SCRIPTS.values()],
+    )
+
+
 ReferenceScores = Callable[[object, Corpus], tuple[list[float], list[list[float]]]]
 
 

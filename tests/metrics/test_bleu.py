@@ -22,6 +22,31 @@ def test_equals_pycocoevalcap(corpus, reference_scores):
         assert ours.per_image == pytest.approx(per_image[n], abs=1e-9)
 
 
+def assert_equal_to_pycocoevalcap(corpus, reference_scores):
+    values, per_image = reference_scores(Bleu(4), corpus)
+    for n, ours in enumerate(bleu(corpus).values()):
+        assert ours.value == pytest.approx(values[n], abs=1e-6)
+        assert ours.per_image == pytest.approx(per_image[n], abs=1e-6)
+
+
+@pytest.mark.flickr8k
+def test_one_person_against_four_equals_pycocoevalcap(one_person, reference_scores):
+    assert_equal_to_pycocoevalcap(one_person, reference_scores)
+    scores = bleu(one_person)
+    assert scores["BLEU-1"].value == pytest.approx(0.6364, abs=1e-4)
+    assert scores["BLEU-4"].value == pytest.approx(0.2095, abs=1e-4)
+
+
+def test_other_scripts_equal_pycocoevalcap(scripts_corpus, reference_scores):
+    assert_equal_to_pycocoevalcap(scripts_corpus, reference_scores)
+
+
+def test_degenerate_sets_equal_pycocoevalcap_and_hold_no_nan(degenerate_corpus, reference_scores):
+    assert_equal_to_pycocoevalcap(degenerate_corpus, reference_scores)
+    for found in bleu(degenerate_corpus).values():
+        assert all(0 <= value <= 1 for value in [found.value, *found.per_image])
+
+
 def test_a_word_counts_as_often_as_one_reference_has_it():
     """Papineni et al. 2002, section 2.1: modified unigram precision 2/7."""
     the = " ".join(["the"] * 7)

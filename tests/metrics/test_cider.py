@@ -55,6 +55,28 @@ def test_cider_d_equals_pycocoevalcap(corpus, reference_scores):
     assert ours.per_image == pytest.approx(per_image, abs=1e-9)
 
 
+@pytest.mark.flickr8k
+def test_one_person_against_four_equals_pycocoevalcap(one_person, reference_scores):
+    [value], [per_image] = reference_scores(Cider(), one_person)
+    ours = cider_d(one_person)["CIDEr-D"]
+    assert ours.value == pytest.approx(value, abs=1e-6)
+    assert ours.per_image == pytest.approx(per_image, abs=1e-6)
+    assert round(ours.value, 3) == 0.789
+
+
+def test_other_scripts_equal_pycocoevalcap(scripts_corpus, reference_scores):
+    [value], [per_image] = reference_scores(Cider(), scripts_corpus)
+    ours = cider_d(scripts_corpus)["CIDEr-D"]
+    assert ours.value == pytest.approx(value, abs=1e-6)
+    assert ours.per_image == pytest.approx(per_image, abs=1e-6)
+
+
+@pytest.mark.parametrize("compute", [cider, cider_d])
+def test_degenerate_sets_hold_no_nan(compute, degenerate_corpus):
+    [ours] = compute(degenerate_corpus).values()
+    assert all(0 <= value <= 10 for value in [ours.value, *ours.per_image])
+
+
 def test_cider_equals_brute_force(corpus):
     few = Corpus(corpus.image_ids[:5], corpus.hypotheses[:5], corpus.references[:5])
     documents = [[split_again(words) for words in of_image] for of_image in few.references]

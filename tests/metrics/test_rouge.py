@@ -29,6 +29,28 @@ def test_equals_pycocoevalcap(corpus, reference_scores):
     assert ours.per_image == pytest.approx(per_image, abs=1e-9)
 
 
+@pytest.mark.flickr8k
+def test_one_person_against_four_equals_pycocoevalcap(one_person, reference_scores):
+    [value], [per_image] = reference_scores(Rouge(), one_person)
+    ours = rouge_l(one_person)["ROUGE-L"]
+    assert ours.value == pytest.approx(value, abs=1e-6)
+    assert ours.per_image == pytest.approx(per_image, abs=1e-6)
+    assert round(ours.value, 3) == 0.488
+
+
+def test_other_scripts_equal_pycocoevalcap(scripts_corpus, reference_scores):
+    [value], [per_image] = reference_scores(Rouge(), scripts_corpus)
+    ours = rouge_l(scripts_corpus)["ROUGE-L"]
+    assert ours.value == pytest.approx(value, abs=1e-6)
+    assert ours.per_image == pytest.approx(per_image, abs=1e-6)
+
+
+def test_degenerate_sets_hold_no_nan(degenerate_corpus):
+    """No words on both sides are a match of one empty word, as in pycocoevalcap."""
+    ours = rouge_l(degenerate_corpus)["ROUGE-L"]
+    assert all(0 <= value <= 1 for value in [ours.value, *ours.per_image])
+
+
 def test_published_examples():
     """Lin 2004, section 3.1: the summaries S2 and S3 of S1, with LCS 3 and 2 of 4 words."""
     assert rouge("police kill the gunman", "police killed the gunman") == pytest.approx(3 / 4)
