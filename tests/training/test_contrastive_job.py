@@ -62,16 +62,22 @@ def job(photos: Path) -> Job:
 
 
 @pytest.mark.parametrize("chunk_size", [None, 3])
-@pytest.mark.parametrize("start", ["new", "clip"])
+@pytest.mark.parametrize("start", ["new", "clip", "taught"])
 def test_a_killed_run_resumed_is_an_uninterrupted_one(
     job: Job,
     tmp_path: Path,
     tiny_clip: Path,
+    teacher_dir: Path,
     assert_same_runs: Callable[[Path, Path], None],
     start: str,
     chunk_size: int | None,
 ) -> None:
-    what = replace(NEW if start == "new" else replace(START, init_from=str(tiny_clip)), chunk_size=chunk_size)
+    whats = {
+        "new": NEW,
+        "clip": replace(START, init_from=str(tiny_clip)),
+        "taught": replace(NEW, teacher=teacher_dir, distill_weight=0.5, pool_views=128, reuse=2),
+    }
+    what = replace(whats[start], chunk_size=chunk_size)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     expected = job.run(whole, what, ema_decay=0.9)
 
@@ -151,6 +157,21 @@ def test_a_clip_is_fine_tuned_and_read_again(job: Job, tiny_clip: Path, tmp_path
     )
 
 
+def test_a_teacher_beside_the_captions_adds_its_loss(job: Job, teacher_dir: Path, tmp_path: Path) -> None:
+    lines = {}
+    for weight in (0.5, 2.0):
+        what = replace(NEW, teacher=teacher_dir, distill_weight=weight, pool_views=64, reuse=1)
+        job.run(tmp_path / str(weight), what, max_steps=1)
+        text = (tmp_path / str(weight) / "metrics.jsonl").read_text()
+        lines[weight] = [json.loads(line) for line in text.splitlines()]
+        first = lines[weight][0]
+        expected = first["contrastive_loss"] + weight * first["distillation_loss"]
+        assert first["loss"] == pytest.approx(expected, rel=1e-5)
+        assert {"val/mean_recall", "val/pooled_cosine"} <= lines[weight][1].keys()
+    assert lines[0.5][0]["contrastive_loss"] == lines[2.0][0]["contrastive_loss"]
+    assert lines[0.5][0]["distillation_loss"] == lines[2.0][0]["distillation_loss"]
+
+
 def test_it_says_what_it_does_and_logs_what_it_finds(job: Job, tmp_path: Path) -> None:
     job.run(tmp_path, max_steps=3)
     assert job.lines[0] == "device: cpu, fp32: as asked"
@@ -222,6 +243,10 @@ def test_what_it_cannot_start_from_is_said(
         "leave them out."
     )
     shutil.rmtree(tmp_path / "run")
+    assert (
+        sentence_of(replace(START, init_from=str(tiny_clip), teacher=teacher_dir, distill_weight=0.5))
+        == f"--distill-weight 0.5 is for nano encoders, and --init-from {tiny_clip} is a CLIP; leave it out."
+    )
     assert sentence_of(replace(NEW, view_size=100)) == (
         "--view-size 100 is not a multiple of 32; choose for example 128."
     )

@@ -197,7 +197,20 @@ def test_what_train_cannot_do_is_said(group: str, changes: dict[str, Any], sente
         ),
         (
             {"objective": "contrastive", "reuse": 2},
-            "--teacher and --reuse change nothing with --objective contrastive; leave them out.",
+            "--teacher and --reuse change nothing with --objective contrastive without --distill-weight; "
+            "leave them out.",
+        ),
+        (
+            {"objective": "contrastive", "teacher": None, "distill_weight": 0.5},
+            "--distill-weight 0.5 has no teacher to learn from; name one with --teacher.",
+        ),
+        (
+            {"objective": "contrastive", "distill_weight": 0.5, "init_from": "nano", "freeze_encoder": True},
+            "--distill-weight 0.5 changes nothing with --freeze-encoder; leave one out.",
+        ),
+        (
+            {"distill_weight": 0.5},
+            "--distill-weight changes nothing with --objective distill; leave it out.",
         ),
         (
             {"objective": "contrastive", "teacher": None, "chunk_size": 512},

@@ -17,6 +17,11 @@ from pixtell.files import atomic_path
 _PANELS = {
     "loss": ("loss",),
     "CIDEr-D and BLEU-4 on the validation split": ("val/CIDEr-D", "val/BLEU-4"),
+    "mean recall and R@1 on the validation split": (
+        "val/mean_recall",
+        "val/text_to_image_R@1",
+        "val/image_to_text_R@1",
+    ),
     "agreement with the teacher": ("val/pooled_cosine", "val/top_class_agreement"),
     "share of distinct captions, of bad endings": ("val/distinct_share", "val/bad_ending_rate"),
 }

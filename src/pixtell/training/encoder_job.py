@@ -13,6 +13,7 @@ from pixtell.devices import Placement, choose_placement
 from pixtell.encoders import EncoderSpec, parse_encoder
 from pixtell.encoders.hub import load_teacher
 from pixtell.encoders.nano import NanoEncoder, NanoEncoderConfig, load_nano_encoder
+from pixtell.encoders.nano_text import NanoTowers
 from pixtell.errors import OptionError
 from pixtell.images import Preprocess
 from pixtell.reports import write_training_curves
@@ -21,6 +22,7 @@ from pixtell.training.contrastive_job import make_contrastive
 from pixtell.training.distillation import Distillation, DistillationOptions
 from pixtell.training.image_memory import load_split_images
 from pixtell.training.loop import Objective, Progress, RunResult, train
+from pixtell.training.regularised import Regularised
 from pixtell.training.run_files import RunDirectory
 from pixtell.training.run_options import (
     DataOptions,
@@ -53,8 +55,8 @@ def train_encoder(
     RunDirectory(run.output).begin(fixed_options(data, what, run), resume=run.resume)
     report(f"device: {placement.reason}")
     torch.manual_seed(run.seed)
-    make = _make_distillation if what.objective == "distill" else make_contrastive
-    objective: Objective = make(data, what, run, spec, placement, report)
+    make = _make_distillation if what.objective == "distill" else _make_contrastive
+    objective = make(data, what, run, spec, placement, report)
     assert run.max_steps is not None
     loop = run.loop(run.max_steps, what.validate_every, patience=None, learning_rate=learning_rate)
     result = train(objective, loop, run.output, placement, resume=run.resume, on_progress=on_progress)
@@ -79,6 +81,11 @@ def _settle(
         view_size, min_area, batch_size = DistillationOptions.view_size, DistillationOptions.min_area, 64
         learning_rate = 2e-3
     else:
+        if kind == "clip" and what.distill_weight is not None:
+            raise OptionError(
+                f"--distill-weight {what.distill_weight} is for nano encoders, and --init-from "
+                f"{what.init_from} is a CLIP; leave it out."
+            )
         if kind not in ("nano", "clip"):
             raise OptionError(
                 f"--init-from {what.init_from} is neither a nano encoder nor a CLIP but {kind}, and has no "
@@ -102,6 +109,55 @@ def _make_distillation(
     placement: Placement,
     report: Report,
 ) -> Distillation:
+    encoder = (
+        NanoEncoder(config=NanoEncoderConfig(width=what.encoder_width, image_size=what.image_size))
+        if spec is None
+        else load_nano_encoder(spec)
+    )
+    half = (0.5, 0.5, 0.5)
+    memory = Preprocess(size=SOURCE_SIZE, resize="square", mean=half, std=half)
+    train_images, val_images = (
+        load_split_images(records, memory, report)[1] for records in read_splits(data, report)
+    )
+    report(
+        f"{len(train_images):,} training and {len(val_images):,} validation images, "
+        f"{sum(p.numel() for p in encoder.parameters()):,} parameters"
+    )
+    return _distil(encoder, train_images, val_images, what, run, placement)
+
+
+def _make_contrastive(
+    data: DataOptions,
+    what: EncoderOptions,
+    run: EncoderRunOptions,
+    spec: EncoderSpec | None,
+    placement: Placement,
+    report: Report,
+) -> Objective:
+    contrastive = make_contrastive(data, what, run, spec, placement, report)
+    if what.distill_weight is None:
+        return contrastive
+    assert isinstance(contrastive.towers, NanoTowers)
+    distillation = _distil(
+        contrastive.towers.image.encoder,
+        contrastive.train.images,
+        contrastive.val.images,
+        what,
+        replace(run, batch_size=None),  # views beside the images of a step
+        placement,
+    )
+    return Regularised(contrastive=contrastive, distillation=distillation, weight=what.distill_weight)
+
+
+def _distil(
+    encoder: NanoEncoder,
+    train_images: torch.Tensor,
+    val_images: torch.Tensor,
+    what: EncoderOptions,
+    run: EncoderRunOptions,
+    placement: Placement,
+) -> Distillation:
+    """train_images, val_images: uint8 (N, 3, S, S)."""
     assert what.teacher is not None
     assert what.view_size is not None
     assert what.min_area is not None
@@ -113,21 +169,7 @@ def _make_distillation(
         min_area=what.min_area,
         seed=run.seed,
     )
-    encoder = (
-        NanoEncoder(config=NanoEncoderConfig(width=what.encoder_width, image_size=what.image_size))
-        if spec is None
-        else load_nano_encoder(spec)
-    )
     teacher = load_teacher(what.teacher).to(placement.device, placement.dtype)
-    half = (0.5, 0.5, 0.5)
-    memory = Preprocess(size=SOURCE_SIZE, resize="square", mean=half, std=half)
-    train_images, val_images = (
-        load_split_images(records, memory, report)[1] for records in read_splits(data, report)
-    )
-    report(
-        f"{len(train_images):,} training and {len(val_images):,} validation images, "
-        f"{sum(p.numel() for p in encoder.parameters()):,} parameters"
-    )
     return Distillation(
         encoder=encoder,
         teacher=teacher,

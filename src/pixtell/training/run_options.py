@@ -81,6 +81,9 @@ class EncoderOptions:
     teacher: Path | None = option(
         None, "Directory of a network that transformers loads with its classifier.", may_change=True
     )
+    distill_weight: float | None = option(
+        None, "contrastive: learn from --teacher too, its loss times this; not given: from captions alone."
+    )
     init_from: str | None = option(
         None, "Start from this nano encoder: nano or a directory; contrastive: also from a whole CLIP."
     )
@@ -132,7 +135,9 @@ class EncoderRunOptions(RunOptions):
 
 
 # Flags that change nothing beside another: they are refused, or their user would think that they did.
-_CONTRASTIVE_ONLY = "captions_per_image chunk_size freeze_encoder text_width text_dropout min_count"
+_CONTRASTIVE_ONLY = (
+    "distill_weight captions_per_image chunk_size freeze_encoder text_width text_dropout min_count"
+)
 
 
 def check_encoder(data: DataOptions, what: EncoderOptions, run: RunOptions) -> None:
@@ -140,7 +145,7 @@ def check_encoder(data: DataOptions, what: EncoderOptions, run: RunOptions) -> N
     encoder."""
     check_run(data, run)
     check_positive(what, "encoder_width", "image_size", "view_size", "pool_views", "reuse", "validate_every")
-    check_positive(what, "captions_per_image", "chunk_size", "text_width", "min_count")
+    check_positive(what, "captions_per_image", "chunk_size", "text_width", "min_count", "distill_weight")
     check_shares(what, "text_dropout")
     ViewOptions(min_area=ViewOptions.min_area if what.min_area is None else what.min_area)  # its own checks
     NanoEncoderConfig(width=what.encoder_width, image_size=what.image_size)
@@ -152,8 +157,7 @@ def check_encoder(data: DataOptions, what: EncoderOptions, run: RunOptions) -> N
                 "--teacher is missing; name the directory of a network that transformers loads."
             )
     elif what.objective == "contrastive":
-        refuse_idle(what, "teacher pool_views reuse", "with --objective contrastive")
-        _check_batch(what, run.batch_size or ContrastiveOptions.batch_size)
+        _check_contrastive(what, run.batch_size or ContrastiveOptions.batch_size)
     else:
         raise OptionError(f"--objective {what.objective} is unknown; choose distill or contrastive.")
     if run.max_steps is None:
@@ -166,7 +170,17 @@ def check_encoder(data: DataOptions, what: EncoderOptions, run: RunOptions) -> N
         refuse_idle(what, "encoder_width image_size", "with --init-from, which brings its own")
 
 
-def _check_batch(what: EncoderOptions, batch_size: int) -> None:
+def _check_contrastive(what: EncoderOptions, batch_size: int) -> None:
+    if what.distill_weight is None:
+        refuse_idle(what, "teacher pool_views reuse", "with --objective contrastive without --distill-weight")
+    elif what.teacher is None:
+        raise OptionError(
+            f"--distill-weight {what.distill_weight} has no teacher to learn from; name one with --teacher."
+        )
+    elif what.freeze_encoder:
+        raise OptionError(
+            f"--distill-weight {what.distill_weight} changes nothing with --freeze-encoder; leave one out."
+        )
     if batch_size == 1:
         raise OptionError(
             "--batch-size 1 leaves nothing to compare an image with; give 2 or more, better hundreds."
