@@ -25,7 +25,6 @@ from pixtell.embedder import Embedder, Embeddings
 from pixtell.errors import EncoderError, ImageError, OptionError
 from pixtell.files import atomic_path, check_writable
 from pixtell.metrics.retrieval import Retrieval, score_retrieval, unit_vectors
-from pixtell.tokenizers import split_words
 
 _FORMAT = "1"
 _SUFFIXES = frozenset(IMAGE_SUFFIXES)
@@ -152,12 +151,11 @@ def find_unknown_words(text: str, embedder: Embedder) -> list[str]:
 
     Raises: OptionError where there are no others.
     """
-    unknown = embedder.text_encoder.unknown_words(text)
-    if len(unknown) == max(1, len(split_words(text))):
+    if not embedder.text_encoder.knows(text):
         raise OptionError(
             f"The model {embedder.text_encoder.name} knows no word of {text!r}; say it in other words."
         )
-    return unknown
+    return embedder.text_encoder.unknown_words(text)
 
 
 def retrieval_of(embedder: Embedder, records: Sequence[CaptionedImage]) -> Retrieval:

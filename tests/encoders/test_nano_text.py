@@ -65,9 +65,11 @@ def test_a_text_is_cut_to_the_positions_and_keeps_its_end(towers: NanoTowers) ->
 
 
 def test_unknown_words_are_named(towers: NanoTowers) -> None:
-    assert towers.unknown_words("The zebra, the dog's ball") == ["zebra", "'s"]
-    assert towers.unknown_words("a dog") == []
-    assert towers.unknown_words("?!") == ["?!"]
+    assert towers.text.unknown_words("The zebra, the dog's ball") == ["zebra", "'s"]
+    assert towers.text.unknown_words("a dog") == []
+    assert towers.knows("a zebra")
+    for text in ("zebra", "Zebras, giraffes!", "?!", ""):
+        assert not towers.knows(text)
 
 
 def test_the_embedding_of_an_image_is_its_projected_mean_feature(

@@ -210,9 +210,22 @@ def test_a_split_of_one_image_is_refused(tmp_path: Path, counts: dict[str, int],
     with pytest.raises(DatasetError) as caught:
         Job(write_data(tmp_path, counts)).run(tmp_path / "run")
     assert str(caught.value) == (
-        f"The split {split} has 1 images with captions, and contrastive training compares images with each "
+        f"The split {split} has one image with captions, and contrastive training compares images with each "
         "other: give two or more."
     )
+
+
+def test_captions_without_a_known_word_are_left_out(tmp_path: Path) -> None:
+    """To the text tower they would be equal, and their images' own."""
+    job = Job(write_data(tmp_path, {"train": 5, "val": 3}))
+    path = tmp_path / "captions.jsonl"
+    lines = path.read_text().splitlines()
+    lines[0] = lines[0].replace("A dog 0.", "Zebra.")
+    lines[1] = lines[1].replace('"A dog 1."', '"A dog 1.", "Giraffe."')
+    path.write_text("\n".join(lines))
+    job.run(tmp_path / "run", replace(NEW, min_count=2), max_steps=1)
+    assert "train: 2 captions without a known word, left out" in job.lines
+    assert job.lines[-1].startswith("4 training and 3 validation images, ")
 
 
 def test_what_it_cannot_start_from_is_said(

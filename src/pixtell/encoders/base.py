@@ -67,6 +67,10 @@ class TextEncoder(Protocol):
         """Words that the tower cannot tell from each other; where texts are cut into byte pairs, none."""
         ...
 
+    def knows(self, text: str) -> bool:
+        """Whether the tower knows a word of a text; byte pairs can spell any."""
+        ...
+
     def __call__(self, text_ids: torch.Tensor) -> torch.Tensor:
         """Text ids (B, T), padded on the right, to embeddings (B, F), unnormalised."""
         ...

@@ -44,6 +44,10 @@ class ClipTextEncoder(nn.Module):
         """None: byte pairs can spell any word."""
         return []
 
+    def knows(self, text: str) -> bool:
+        """Always."""
+        return True
+
     def forward(self, text_ids: torch.Tensor) -> torch.Tensor:
         """Text ids (B, T), as `encode_batch` pads them, to embeddings (B, F), unnormalised."""
         embeddings: torch.Tensor = self.tower(input_ids=text_ids).text_embeds

@@ -76,8 +76,8 @@ class ClipTowers(Towers):
     def encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text)
 
-    def unknown_words(self, text: str) -> list[str]:
-        return []
+    def knows(self, text: str) -> bool:
+        return True
 
     def save(self, directory: Path) -> None:
         self.model.save_pretrained(directory)

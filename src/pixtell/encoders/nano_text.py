@@ -113,10 +113,12 @@ class NanoTextEncoder(nn.Module):
         return rows
 
     def unknown_words(self, text: str) -> list[str]:
-        """The words of a text that are not in the word list: they are all alike to the tower. Of a text
-        without words, all of it."""
-        words = split_words(text) or [text]
-        return [word for word in words if self.tokenizer.encode(word) in ([self.tokenizer.unk_id], [])]
+        """The words of a text that are not in the word list: they are all alike to the tower."""
+        return [word for word in split_words(text) if self.tokenizer.encode(word) == [self.tokenizer.unk_id]]
+
+    def knows(self, text: str) -> bool:
+        """Whether the word list has a word of a text."""
+        return any(token_id != self.tokenizer.unk_id for token_id in self.tokenizer.encode(text))
 
     def forward(self, text_ids: torch.Tensor) -> torch.Tensor:
         """Text ids (B, T), padded with the end token -> (B, E), unnormalised."""
@@ -208,8 +210,8 @@ class NanoTowers(Towers):
     def encode(self, text: str) -> list[int]:
         return self.text.encode(text)
 
-    def unknown_words(self, text: str) -> list[str]:
-        return self.text.unknown_words(text)
+    def knows(self, text: str) -> bool:
+        return self.text.knows(text)
 
     def save(self, directory: Path) -> None:
         save_nano_encoder(self.image.encoder, directory)

@@ -45,8 +45,8 @@ class Towers(nn.Module, ABC):
         """The ids of one text, at most as many as the text tower has positions, without padding."""
 
     @abstractmethod
-    def unknown_words(self, text: str) -> list[str]:
-        """Words of a text that the text tower cannot tell from each other; of byte pairs there are none."""
+    def knows(self, text: str) -> bool:
+        """Whether the text tower knows a word of it; byte pairs can spell any."""
 
     @abstractmethod
     def save(self, directory: Path) -> None:

@@ -45,6 +45,7 @@ def make_contrastive(
     towers = choose_towers(what, spec, [text for record in train_records for text in record.captions])
     towers.requires_grad_(True)
     towers.image_backbone.requires_grad_(not what.freeze_encoder)
+    train_records = _without_unknown(train_records, towers, report)
     options = ContrastiveOptions(
         view_size=_view_size(what, towers),
         batch_size=run.batch_size or ContrastiveOptions.batch_size,
@@ -88,11 +89,32 @@ def _with_text(records: Sequence[CaptionedImage], split: str, report: Report) ->
     kept = [record for record in records if any(caption.strip() for caption in record.captions)]
     if len(kept) < len(records):
         report(f"{split}: {len(records) - len(kept):,} images without a caption, left out")
-    if len(kept) < 2:
+    _require_two(kept, split)
+    return kept
+
+
+def _require_two(records: Sequence[CaptionedImage], split: str) -> None:
+    if len(records) < 2:
+        count = "one image" if records else "no image"
         raise DatasetError(
-            f"The split {split} has {len(kept)} images with captions, and contrastive training compares "
-            "images with each other: give two or more."
+            f"The split {split} has {count} with captions, and contrastive training compares images with "
+            "each other: give two or more."
         )
+
+
+def _without_unknown(
+    records: Sequence[CaptionedImage], towers: Towers, report: Report
+) -> list[CaptionedImage]:
+    """The records without captions of which the text tower knows no word: to it they would all be equal."""
+    kept = []
+    for record in records:
+        captions = tuple(text for text in record.captions if towers.knows(text))
+        if captions:
+            kept.append(replace(record, captions=captions))
+    lost = sum(len(r.captions) for r in records) - sum(len(r.captions) for r in kept)
+    if lost:
+        report(f"train: {lost:,} captions without a known word, left out")
+    _require_two(kept, "train")
     return kept
 
 
@@ -100,6 +122,7 @@ def _load_pairs(
     records: Sequence[CaptionedImage], preprocess: Preprocess, towers: Towers, report: Report
 ) -> CaptionedImages:
     kept, images = load_split_images(records, preprocess, report)
+    _require_two(kept, kept[0].split)
     return CaptionedImages.make(images, [record.captions for record in kept], towers.encode)
 
 
