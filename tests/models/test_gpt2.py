@@ -160,3 +160,29 @@ def test_all_problems_of_a_configuration_are_named_at_once() -> None:
         "num_heads 3 do not divide its width 10; GPT-2's dropout 1.0 is not in 0 <= dropout < 1; "
         "change the model's configuration."
     )
+
+
+def test_computing_activations_again_gives_the_same_gradients() -> None:
+    """Dropout included, over a prefix and what follows it; each block runs once more on the way back."""
+    config = Gpt2Config(vocab_size=7, width=8, num_layers=2, num_heads=2, max_positions=9, dropout=0.3)
+    torch.manual_seed(0)
+    gpt2 = Gpt2(config).train()
+    runs: list[int] = []
+    gpt2.h[0].register_forward_pre_hook(lambda module, inputs: runs.append(1))
+    embeddings = torch.randn(2, 7, 8)
+    gradients = []
+    for gpt2.checkpoint_activations in (False, True):
+        runs.clear()
+        gpt2.zero_grad()
+        torch.manual_seed(1)
+        _, cache = gpt2(embeddings[:, :3])
+        hidden, _ = gpt2(embeddings[:, 3:], cache)
+        hidden.square().mean().backward()
+        gradients.append([parameter.grad for parameter in gpt2.parameters()])
+        assert len(runs) == (4 if gpt2.checkpoint_activations else 2)
+    for plain, again in zip(*gradients, strict=True):
+        assert (plain is None and again is None) or torch.equal(plain, again)
+    runs.clear()
+    with torch.no_grad():
+        gpt2(embeddings)
+    assert runs == [1]

@@ -247,6 +247,7 @@ class TestFromPictures:
         self, encoder: NanoEncoder, tmp_path: Path, placement: Placement
     ) -> None:
         images = torch.randint(0, 256, (6, 3, 64, 64), dtype=torch.uint8)
+        encoder.requires_grad_(True)
         source = PixelFeatures(encoder=encoder, images=images, views=ViewOptions(), seed=0, device=CPU)
         model = build_model("lstm", {"feature_dim": 16, "vocab_size": 8, "width": 8})
         before = {name: value.clone() for name, value in encoder.named_parameters()}

@@ -161,6 +161,23 @@ def share(flag: str, value: float) -> str:
             {**SCST, "pretrain_text": Path("t")},
             "--pretrain-text changes nothing with --objective scst; leave it out.",
         ),
+        ("what", {"lora_rank": 0}, positive("--lora-rank", 0)),
+        (
+            "what",
+            {"lora_targets": "c_fc"},
+            "--lora-targets changes nothing without --lora-rank; leave it out.",
+        ),
+        (
+            "what",
+            {"lora_rank": 4, "train_language_model": "ends"},
+            "--train-language-model changes nothing with --lora-rank, which trains nothing of it but "
+            "adapters; leave it out.",
+        ),
+        (
+            "what",
+            {"family": "lstm", "lora_rank": 4, "checkpoint_activations": True},
+            "--lora-rank and --checkpoint-activations change nothing with --family lstm; leave them out.",
+        ),
         (
             "what",
             {**SCST, "reward": "bleu-4=0"},

@@ -28,6 +28,7 @@ from pixtell.training.feature_sources import CachedFeatures, FeatureSource, Pixe
 from pixtell.training.image_batches import ImageBatches
 from pixtell.training.image_memory import load_split_images
 from pixtell.training.loop import Progress, RunResult, train
+from pixtell.training.lora import without_adapters
 from pixtell.training.pretraining import pretrain, pretraining_directory, read_new_captions
 from pixtell.training.rewards import RewardSources, make_reward, parse_reward
 from pixtell.training.run_files import RunDirectory
@@ -141,9 +142,9 @@ def _make_objective(
         save_checkpoint(
             directory,
             config=parts.config,
-            model=parts.model,
+            model=without_adapters(parts.model),
             tokenizer=parts.tokenizer,
-            moved_encoder=moved,
+            moved_encoder=None if moved is None else without_adapters(moved),
         )
 
     if what.objective == "scst":

@@ -4,6 +4,7 @@ As in run_options.py, each field is a flag, and `check_captioner` says first wha
 """
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from pixtell.augment import ViewOptions
@@ -51,6 +52,15 @@ class CaptionerOptions:
     train_language_model: str = option(
         "all", "clipcap: train all of GPT-2, its two ends, or nothing of it (frozen)."
     )
+    lora_rank: int | None = option(
+        None, "clipcap: train adapters of this rank beside GPT-2, and beside a CLIP with --train-encoder."
+    )
+    lora_targets: str | None = option(
+        None, "Layers that get adapters; not given: c_attn of GPT-2, q_proj and v_proj of a CLIP."
+    )
+    checkpoint_activations: bool = option(
+        False, "clipcap: less memory, a third more time: GPT-2's blocks are computed again going back."
+    )
     width: int | None = option(None, "Width of the LSTM or of our own small GPT-2; not given: 256.")
     num_layers: int = option(4, "Layers of our own small GPT-2.")
     dropout: float | None = option(None, "Dropout inside the model; not given: the family's usual one.")
@@ -84,7 +94,10 @@ _BROUGHT_ALONG = (
 )
 _SCST_ONLY = "samples reward clip"
 _CROSS_ENTROPY_ONLY = "label_smoothing pretrain_text"
-_CLIPCAP_ONLY = "mapping prefix_length language_model train_language_model num_layers feature_dropout"
+_CLIPCAP_ONLY = (
+    "mapping prefix_length language_model train_language_model num_layers feature_dropout lora_rank "
+    "checkpoint_activations"
+)
 
 
 def check_captioner(data: DataOptions, what: CaptionerOptions, run: RunOptions) -> None:
@@ -93,7 +106,7 @@ def check_captioner(data: DataOptions, what: CaptionerOptions, run: RunOptions) 
     check_positive(
         what, "views", "epochs", "pretrain_epochs", "min_count", "max_tokens", "accumulate", "patience"
     )
-    check_positive(what, "width", "num_layers", "prefix_length")
+    check_positive(what, "width", "num_layers", "prefix_length", "lora_rank")
     check_shares(what, "label_smoothing")
     what.view_options()  # for its own checks, now
     _check_objective(what)
@@ -112,6 +125,10 @@ def check_captioner(data: DataOptions, what: CaptionerOptions, run: RunOptions) 
         refuse_idle(what, _CLIPCAP_ONLY, "with --family lstm")
     if what.language_model is not None:
         refuse_idle(what, "width num_layers min_count", "with --language-model, which brings its own")
+    if what.lora_rank is None:
+        refuse_idle(what, "lora_targets", "without --lora-rank")
+    else:
+        _check_lora(what)
     if what.pretrain_text is None:
         refuse_idle(what, "pretrain_epochs", "without --pretrain-text")
     elif what.train_language_model == "frozen":
@@ -120,6 +137,14 @@ def check_captioner(data: DataOptions, what: CaptionerOptions, run: RunOptions) 
         refuse_idle(what, "features views", "with --train-encoder, which sees new views at every step")
     elif what.views == 1:
         refuse_idle(what, "min_area colour", "without --views 2 or more, or --train-encoder")
+
+
+def _check_lora(what: CaptionerOptions) -> None:
+    refuse_idle(what, "train_language_model", "with --lora-rank, which trains nothing of it but adapters")
+    if find_spec("peft") is None:
+        raise OptionError(
+            f"--lora-rank {what.lora_rank} needs peft, which is not installed; pip install 'pixtell[lora]'."
+        )
 
 
 def _check_objective(what: CaptionerOptions) -> None:

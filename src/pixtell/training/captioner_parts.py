@@ -14,13 +14,18 @@ from pixtell.converters import find_gpt2, load_gpt2
 from pixtell.datasets.records import CaptionedImage
 from pixtell.encoders import load_encoder, parse_encoder, weights_sha256
 from pixtell.encoders.base import Encoder
+from pixtell.errors import OptionError
 from pixtell.models import CaptionModel, build_model
 from pixtell.models.clipcap import ClipCap
+from pixtell.models.gpt2 import Gpt2
 from pixtell.tokenizers import Gpt2Tokenizer, Tokenizer, WordTokenizer
 from pixtell.training.captioner_options import CaptionerOptions
+from pixtell.training.lora import add_adapters
 
 _LEAST_TOKENS = 64  # room for captions in our own GPT-2, whatever the training captions need
 _HEAD_DIM = 64  # of its attention, at least
+# whose layers get adapters, and which
+_LORA_TARGETS = {"language model": ["c_attn"], "encoder": ["q_proj", "v_proj"]}
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,40 @@ def choose_parts(what: CaptionerOptions, records: Sequence[CaptionedImage]) -> C
     """The parts of `--init-from`, or new ones. Random weights come from torch's global generator.
 
     records: of the training split, for the words of a new tokenizer.
-    Raises: CheckpointError, EncoderError, ModelError, DownloadError; DatasetError where no word is common.
+    Raises: CheckpointError, EncoderError, ModelError, DownloadError; DatasetError where no word is common;
+    OptionError for a flag that this family or these layers do not have.
     """
     if what.init_from is not None:
-        return _parts_of_checkpoint(what, what.init_from)
+        parts = _parts_of_checkpoint(what, what.init_from)
+    else:
+        parts = _new_parts(what, records)
+    if what.train_encoder:
+        assert isinstance(parts.encoder, nn.Module)
+        parts.encoder.requires_grad_(True)
+    if what.checkpoint_activations:
+        _gpt2_of(parts.model, "--checkpoint-activations").checkpoint_activations = True
+    if what.lora_rank is not None:
+        _add_lora(what, what.lora_rank, parts)
+    return parts
+
+
+def _add_lora(what: CaptionerOptions, rank: int, parts: CaptionerParts) -> None:
+    modules: dict[str, nn.Module] = {"language model": _gpt2_of(parts.model, "--lora-rank")}
+    if what.train_encoder:
+        assert isinstance(parts.encoder, nn.Module)
+        modules["encoder"] = parts.encoder
+    given = None if what.lora_targets is None else [name.strip() for name in what.lora_targets.split(",")]
+    targets = {word: _LORA_TARGETS[word] if given is None else given for word in modules}
+    add_adapters(modules, rank=rank, targets=targets)
+
+
+def _gpt2_of(model: CaptionModel, flag: str) -> Gpt2:
+    if not isinstance(model, ClipCap):
+        raise OptionError(f"{flag} changes nothing in a model without a GPT-2; leave it out.")
+    return model.gpt2
+
+
+def _new_parts(what: CaptionerOptions, records: Sequence[CaptionedImage]) -> CaptionerParts:
     assert what.family is not None
     assert what.encoder is not None
     spec = parse_encoder(what.encoder, what.encoder_output)

@@ -44,14 +44,15 @@ class CachedFeatures:
 
 
 class PixelFeatures:
-    """Features from pixels, end to end: the encoder learns too, on a new view of each image every time."""
+    """Features from pixels, end to end: what of the encoder is not frozen learns too, on a new view of each
+    image every time."""
 
     def __init__(
         self, *, encoder: Encoder, images: torch.Tensor, views: ViewOptions, seed: int, device: torch.device
     ) -> None:
         assert isinstance(encoder, nn.Module)
         self.encoder = encoder
-        self.module = encoder.requires_grad_(True)
+        self.module = encoder
         self.images = images  # uint8 (N, 3, S, S)
         self.views = views
         self.seed = seed
