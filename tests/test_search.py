@@ -200,6 +200,24 @@ while True:
     assert scores == pytest.approx(expected, abs=1e-5)  # embedded one by one, and in fours
 
 
+def test_two_searches_at_once_leave_the_truth(
+    embedder: CountingEmbedder, folder: Path, cache: Path, pictures: list[Path]
+) -> None:
+    """The second one begins and ends, and a picture is added, while the first one embeds."""
+
+    def search_meanwhile(done: int, total: int) -> None:
+        if done == 2:
+            shutil.copy(pictures[5], folder / "new.png")
+            assert len(PictureIndex([folder], embedder, cache_dir=cache)) == 6
+
+    assert len(PictureIndex([folder], embedder, cache_dir=cache, on_progress=search_meanwhile)) == 5
+    index, seen = index_of(embedder, folder, cache=cache)
+    assert seen == ["new.png"]  # the first one wrote last, of what it had listed
+    fresh, _ = index_of(embedder, folder, cache=cache / "fresh")
+    expected = {hit.path: hit.score for hit in fresh.find("a dog")}
+    assert {hit.path: hit.score for hit in index.find("a dog")} == pytest.approx(expected, abs=1e-5)
+
+
 def test_a_cache_that_cannot_be_written_is_said_before_the_work(
     embedder: CountingEmbedder, folder: Path, tmp_path: Path
 ) -> None:

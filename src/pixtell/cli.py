@@ -247,7 +247,11 @@ COMMANDS: dict[str, tuple[str, Callable[..., int], Callable[[], Groups]]] = {
         lambda: (cli_options.FeatureFlags,),
     ),
     "train": ("Train a captioner.", _train, _train_groups),
-    "train-encoder": ("Train an image encoder from a teacher.", _train_encoder, _train_encoder_groups),
+    "train-encoder": (
+        "Train an encoder, from a teacher or with captions.",
+        _train_encoder,
+        _train_encoder_groups,
+    ),
     "evaluate": (
         "Caption a split of a data set and score the captions.",
         cli_scoring.evaluate_split,
