@@ -22,7 +22,6 @@ LINES = [
     "11.png\ta RED thing , number 3",
     *(f"A {word} thing number {number}." for word in ("old", "big", "fat") for number in range(3)),
 ]
-PHASE_STEPS = 4  # two epochs of two batches of five captions
 
 
 @pytest.fixture
@@ -92,10 +91,9 @@ def test_a_data_sets_other_captions_are_dropped_and_its_words_are_the_vocabulary
     run = tmp_path / "run"
     result = job.run(run)
     assert (result.step, result.finished) == (10, True)
-    # all three numbers 0 to 2 with "old" and "big" are captions of validation pictures 10, 12 (2 and 0)
     assert "equal a validation or test caption" in job.lines[1]
     left_out = int(job.lines[1].split("; ")[1].split()[0])
-    assert left_out == 5
+    assert left_out == 5  # red 3 of picture 11, old and big 2 and 0 of pictures 10 and 12
     assert job.lines[2].startswith("text: all 2 steps done; mean log-probability of a token -")
     words = load_checkpoint(run).tokenizer
     assert words.decode(words.encode("a fat thing")) == "a thing"
@@ -154,8 +152,14 @@ def test_a_killed_run_resumed_is_an_uninterrupted_one(
 
 
 def test_out_of_time_in_the_text(job: Job, tmp_path: Path) -> None:
-    result = job.run(tmp_path / "run", max_seconds=1e-9)
-    assert (result.step, result.finished) == (1, False)
-    assert job.run(tmp_path / "run", resume=True).finished
+    """Before its first validation, and again."""
+    text = tmp_path / "more.txt"
+    text.write_text("\n".join(f"A {word} thing." for word in "abcdefghijk"), encoding="utf-8")
+    what = {"pretrain_text": text}
+    result = job.run(tmp_path / "run", what=what, max_seconds=1e-9)
+    assert (result.step, result.best_value, result.finished) == (1, None, False)
+    result = job.run(tmp_path / "run", what=what, max_seconds=1e-9, resume=True)
+    assert (result.step, result.finished) == (2, False)
+    assert job.run(tmp_path / "run", what=what, resume=True).finished
     lines = (tmp_path / "run" / "pretraining" / "metrics.jsonl").read_text().splitlines()
     assert any("val/mean_logprob" in json.loads(line) for line in lines)

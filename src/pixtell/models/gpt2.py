@@ -202,7 +202,7 @@ class Gpt2(nn.Module):
     """Embeddings in, hidden states out; `embed` and `project` share the table of token embeddings.
 
     checkpoint_activations: keep what goes into each block, no more, and compute the rest again on the way
-    back: less memory, a third more time, the same gradients.
+    back: less memory, more time, the same gradients.
     """
 
     def __init__(self, config: Gpt2Config) -> None:

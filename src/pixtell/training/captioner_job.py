@@ -70,8 +70,7 @@ def train_captioner(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     report: Report = lambda line: None,
 ) -> RunResult:
-    """Train a captioner and write the run directory: checkpoints, metrics.jsonl,
-    curves.svg.
+    """Train a captioner and write the run directory: checkpoints, metrics.jsonl, curves.svg.
 
     Raises: OptionError, DatasetError, EncoderError, CheckpointError, ModelError, FeatureCacheError before
     anything is trained; TrainingError; StorageError.
@@ -93,9 +92,9 @@ def train_captioner(
         captions = read_new_captions(what.pretrain_text, held_out_captions(dataset), report)
         val_captions = [caption for record in splits[1] for caption in record.captions]
         result = pretrain(what, run, parts, captions, val_captions, placement, on_progress)
-        report(f"text: {result.reason}; mean log-probability of a token {result.best_value:.3f}")
         if not result.finished:
             return result
+        report(f"text: {result.reason}; mean log-probability of a token {result.best_value:.3f}")
         if run.max_seconds is not None:
             run = replace(run, max_seconds=max(1e-9, run.max_seconds - (time.monotonic() - started)))
     embedder = None if what.clip is None else Embedder.from_pretrained(what.clip, device=run.device)

@@ -59,7 +59,7 @@ class CaptionerOptions:
         None, "Layers that get adapters; not given: c_attn of GPT-2, q_proj and v_proj of a CLIP."
     )
     checkpoint_activations: bool = option(
-        False, "clipcap: less memory, a third more time: GPT-2's blocks are computed again going back."
+        False, "clipcap: less memory, up to half more time: GPT-2's blocks are computed again going back."
     )
     width: int | None = option(None, "Width of the LSTM or of our own small GPT-2; not given: 256.")
     num_layers: int = option(4, "Layers of our own small GPT-2.")
