@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pixtell.embedder import Embedder, EmbedderById
-from pixtell.errors import OptionError
+from pixtell.errors import DatasetError, OptionError
 from pixtell.metrics import Sources, score_captions
 from pixtell.metrics.cider import DocumentFrequencies
 from pixtell.training.rewards import (
@@ -49,6 +49,14 @@ def test_cider_d_is_that_of_the_words_with_the_end() -> None:
     reward = CiderDReward(REFERENCES)
     assert reward([0], [drawn("a dog runs on the grass", "two men")]) == [pytest.approx(expected)]
     assert reward([2, 0], [drawn("a child"), drawn("a dog")])[0] != reward([1], [drawn("a child")])[0]
+
+
+def test_one_image_has_nothing_rare() -> None:
+    with pytest.raises(DatasetError) as caught:
+        CiderDReward(REFERENCES[:1])
+    assert str(caught.value) == (
+        "--reward cider-d is 0 for every caption of a lone training image; give two images or more."
+    )
 
 
 @pytest.mark.parametrize("name", ["cider-d", "bleu-4"])

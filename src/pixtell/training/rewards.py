@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from pixtell.embedder import Embedder, Embeddings
-from pixtell.errors import OptionError
+from pixtell.errors import DatasetError, OptionError
 from pixtell.images import ImageSource
 from pixtell.metrics.cider import DocumentFrequencies
 from pixtell.metrics.clipscore import PROMPT, WEIGHT
@@ -53,7 +53,14 @@ class CiderDReward:
     once."""
 
     def __init__(self, references: Sequence[Sequence[str]]) -> None:
-        """references: the captions of every training image."""
+        """references: the captions of every training image.
+
+        Raises: DatasetError for a single image, whose CIDEr-D is 0 whatever is said.
+        """
+        if len(references) < 2:
+            raise DatasetError(
+                "--reward cider-d is 0 for every caption of a lone training image; give two images or more."
+            )
         self.references = _with_end(references)
         self.frequencies = DocumentFrequencies(self.references)
 
