@@ -107,9 +107,9 @@ def test_beam_search_with_enough_beams_finds_the_best_of_all_sequences(
 
 
 def test_beam_search_matches_a_plain_one_with_few_beams() -> None:
-    """The oracle: lists, one image, no batch, no early exit."""
+    """The oracle: lists, one image, no batch; no early exit, or the one that is asked for."""
 
-    def plain(table: Tensor, beam_size: int, limit: int, penalty: float) -> list[int]:
+    def plain(table: Tensor, beam_size: int, limit: int, penalty: float, early: bool) -> list[int]:
         live: list[tuple[float, list[int]]] = [(0.0, [])]
         ended: list[tuple[float, list[int]]] = []
         for length in range(1, limit + 1):
@@ -123,12 +123,22 @@ def test_beam_search_matches_a_plain_one_with_few_beams() -> None:
                 if ids[-1] == EOS or length == limit
             ]
             live = [(total, ids) for total, ids in grown if ids[-1] != EOS][:beam_size]
+            if early and ended and max(ended)[0] >= live[0][0] / length**penalty:
+                break
         return max(ended)[1]
 
     tables = random_tables(40, seed=1)
+    different = 0
     for beam_size, penalty in itertools.product((2, 3, 5), (0.0, 0.7, -1.0)):
-        found = run(tables, beam_size=beam_size, max_new_tokens=7, length_penalty=penalty, min_length=0)
-        assert [ids[0] for ids in ids_of(found)] == [plain(table, beam_size, 7, penalty) for table in tables]
+        options = {"beam_size": beam_size, "max_new_tokens": 7, "length_penalty": penalty, "min_length": 0}
+        exact, early = (
+            [ids[0] for ids in ids_of(run(tables, **options, early_stopping=early))]
+            for early in (False, True)
+        )
+        assert exact == [plain(table, beam_size, 7, penalty, early=False) for table in tables]
+        assert early == [plain(table, beam_size, 7, penalty, early=True) for table in tables]
+        different += exact != early
+    assert different > 0
 
 
 def test_a_long_caption_overtakes_under_a_strong_length_penalty() -> None:
@@ -145,6 +155,8 @@ def test_a_long_caption_overtakes_under_a_strong_length_penalty() -> None:
     ((caption,),) = run(table, beam_size=2, max_new_tokens=12, length_penalty=2.0)
     assert caption.token_ids == (1, 2, *[3] * 10)
     ((caption,),) = run(table, beam_size=2, max_new_tokens=6, length_penalty=2.0)
+    assert caption.token_ids == (1,)
+    ((caption,),) = run(table, beam_size=2, max_new_tokens=12, length_penalty=2.0, early_stopping=True)
     assert caption.token_ids == (1,)
 
 
@@ -414,6 +426,7 @@ def test_no_images_give_no_captions() -> None:
         ({"beam_size": 2.5}, "--beam-size 2.5 is not a whole number; give a number such as 3."),
         ({"beam_size": True}, "--beam-size True is not a whole number; give a number such as 3."),
         ({"beam_size": None}, "--beam-size None is not a whole number; give a number such as 3."),
+        ({"early_stopping": 1}, "--early-stopping 1 is neither true nor false; give one of them."),
         ({"max_new_tokens": 0}, "--max-new-tokens 0 is outside [1, inf); give a number such as 30."),
         ({"length_penalty": math.nan}, "--length-penalty nan is outside [-5, 5]; give a number such as 0.7."),
         ({"length_penalty": 9}, "--length-penalty 9 is outside [-5, 5]; give a number such as 0.7."),
@@ -522,6 +535,7 @@ def transformers_gpt2(clipcap: ClipCap) -> Any:
         {"min_length": 4},
         {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2},
         {"beam_size": 4, "num_captions": 4},
+        {"beam_size": 4, "num_captions": 4, "early_stopping": True},
         {"beam_size": 3, "length_penalty": 0.0},
         {"beam_size": 3, "length_penalty": 1.0, "min_length": 5},
         {"beam_size": 5, "length_penalty": -1.0, "num_captions": 2},
@@ -553,7 +567,7 @@ def test_captions_equal_those_of_transformers_generate(
         repetition_penalty=settings.repetition_penalty,
         no_repeat_ngram_size=settings.no_repeat_ngram_size or 0,
         suppress_tokens=forbidden,
-        early_stopping="never" if settings.beam_size > 1 else False,
+        early_stopping="never" if settings.beam_size > 1 and not settings.early_stopping else False,
         eos_token_id=eos_id,
         pad_token_id=eos_id,
         return_dict_in_generate=True,

@@ -69,10 +69,13 @@ def test_only_what_was_typed() -> None:
     class Decoding:
         beam_size: int = option(1, "Live sequences.")
         top_p: float | None = option(None, "Nucleus.")
+        early_stopping: bool = option(False, "Quicker.")
 
     assert typed("", OnlyGiven(Decoding)) == ({},)
     assert typed("--beam-size 1", OnlyGiven(Decoding)) == ({"beam_size": 1},)
     assert typed("--beam-size 4 --top-p 0.9", OnlyGiven(Decoding)) == ({"beam_size": 4, "top_p": 0.9},)
+    assert typed("--early-stopping", OnlyGiven(Decoding)) == ({"early_stopping": True},)
+    assert typed("--no-early-stopping", OnlyGiven(Decoding)) == ({"early_stopping": False},)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,9 @@ class DecodingOptions:
     no_repeat_ngram_size: int | None = option(
         None, "No run of so many tokens comes twice; left out: it may.", example=3
     )
+    early_stopping: bool = option(
+        False, "Beam search ends where no sequence would win as it stands: quicker, not exact.", example=True
+    )
 
     def validate(self) -> None:
         """Raises: OptionError with a sentence for each problem; rules across fields come last."""
@@ -67,6 +70,10 @@ class DecodingOptions:
 
 def _field_problems(options: DecodingOptions, field: Field[Any]) -> Iterator[str]:
     value, example = getattr(options, field.name), field.metadata["example"]
+    if isinstance(example, bool):
+        if not isinstance(value, bool):
+            yield f"{flag_name(field.name)} {value} is neither true nor false; give one of them."
+        return
     limits, whole = field.metadata.get("limits", "[1, inf)"), isinstance(example, int)
     low, high = (float(limit) for limit in limits[1:-1].split(","))
     if value is None and field.default is None:
@@ -290,7 +297,8 @@ class BeamSearch(Search):
 
     A step takes the best 2 K continuations: those that end among the first K join the ended ones, the best K
     that do not end live on. Live ones rank by the sum of their filtered log_probs, ended ones by that sum /
-    length**length_penalty. An image leaves when its live ones can no longer beat the worst it keeps.
+    length**length_penalty. An image leaves when its live ones can no longer beat the worst it keeps; with
+    early_stopping, when they would not at their present length.
     """
 
     def __init__(self, options: DecodingOptions, filters: Filters, eos_id: int, features: Tensor) -> None:
@@ -328,6 +336,8 @@ class BeamSearch(Search):
         # A sum of log_probs can only fall, so that the best a live sequence can reach is today's sum at the
         # kindest length: the longest where the penalty is above 0.
         kindest = self.options.max_new_tokens if penalty > 0 else length + 1
+        if self.options.early_stopping:
+            kindest = length
         hopeless = alive.rank[:, 0] / kindest**penalty <= worst  # (b,)
         num_left = 0 if at_limit else int((~hopeless).sum())  # the step's one wait
         self.is_over = num_left == 0

@@ -86,19 +86,22 @@ def _parameters(group: "type | OnlyGiven") -> Iterator[inspect.Parameter]:
         if "help" in field.metadata:
             hint = hints[field.name]
             if isinstance(group, OnlyGiven):
-                yield _parameter(field, hint if _allows_none(hint) else hint | None, None)
+                flag = flag_name(field.name)
+                if hint is bool:  # what is given may be either, as the default elsewhere may be
+                    flag += f"/--no-{flag[2:]}"
+                yield _parameter(field, hint if _allows_none(hint) else hint | None, None, flag)
             else:
-                yield _parameter(field, hint, _default_of(field))
+                yield _parameter(field, hint, _default_of(field), flag_name(field.name))
 
 
-def _parameter(field: "dataclasses.Field[Any]", hint: Any, default: Any) -> inspect.Parameter:
+def _parameter(field: "dataclasses.Field[Any]", hint: Any, default: Any, flag: str) -> inspect.Parameter:
     import typer
 
     text = field.metadata["help"]
     info: Any = (
         typer.Argument(help=text)
         if field.metadata.get("argument")
-        else typer.Option(flag_name(field.name), help=text, metavar=_metavar(hint))
+        else typer.Option(flag, help=text, metavar=_metavar(hint))
     )
     if field.metadata.get("required"):
         default = inspect.Parameter.empty
