@@ -84,6 +84,18 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     """
     directory = find_checkpoint(source)
     config = read_config(directory)
+    model, tokenizer = load_head(directory, config)
+    encoder = load_checkpoint_encoder(directory, config)
+    if encoder.feature_shape[-1] != model.feature_dim:
+        raise CheckpointError(
+            f"{directory} has a model of {model.feature_dim:,} features, and its encoder "
+            f"{config.encoder.source} gives {encoder.feature_shape[-1]:,}; use the encoder it was trained on."
+        )
+    return Checkpoint(directory, config, model, tokenizer, encoder)
+
+
+def load_head(directory: Path, config: CheckpointConfig) -> tuple[CaptionModel, Tokenizer]:
+    """What of a checkpoint is no encoder: the model, fp32 on the CPU, in eval mode, and its tokenizer."""
     model = build_model(config.family, config.model)
     _load_weights(directory / "model.safetensors", model)
     tokenizer = load_tokenizer(directory, config.tokenizer)
@@ -92,13 +104,7 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
             f"{directory} has a tokenizer of {tokenizer.vocab_size:,} tokens and a model of "
             f"{model.vocab_size:,}; copy both from one run."
         )
-    encoder = load_checkpoint_encoder(directory, config)
-    if encoder.feature_shape[-1] != model.feature_dim:
-        raise CheckpointError(
-            f"{directory} has a model of {model.feature_dim:,} features, and its encoder "
-            f"{config.encoder.source} gives {encoder.feature_shape[-1]:,}; use the encoder it was trained on."
-        )
-    return Checkpoint(directory, config, model.eval(), tokenizer, encoder)
+    return model.eval(), tokenizer
 
 
 def load_checkpoint_encoder(directory: Path, config: CheckpointConfig) -> Encoder:

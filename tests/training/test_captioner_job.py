@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from pixtell.checkpoints import load_checkpoint
+from pixtell.encoders import load_encoder, parse_encoder, weights_sha256
 from pixtell.encoders.nano import NanoEncoder, NanoEncoderConfig, save_nano_encoder
 from pixtell.errors import DatasetError, EncoderError, OptionError
 from pixtell.evaluation import validation_scores
@@ -61,6 +62,15 @@ class Job:
             on_progress=on_progress,
             report=self.lines.append,
         )
+
+
+def save_encoder(directory: Path, *, seed: int = 0, **sizes: int) -> Path:
+    """A nano encoder of random weights; without sizes its features are those of `encoder_dir`, (4, 16)."""
+    torch.manual_seed(seed)
+    config = NanoEncoderConfig(**{"width": 2, "blocks": (1, 1, 1, 1), "image_size": 64, **sizes})  # type: ignore[arg-type]
+    directory.mkdir()
+    save_nano_encoder(NanoEncoder(config=config).eval(), directory)
+    return directory
 
 
 @pytest.fixture
@@ -210,6 +220,59 @@ def test_a_moved_encoder_travels_with_every_model_made_from_it(job: Job, tmp_pat
     assert before.keys() == now.keys()
     assert not torch.equal(before["merge.weight"], now["merge.weight"])
     assert isinstance(end.encoder, NanoEncoder)
+
+
+@pytest.mark.parametrize("objective", ["cross-entropy", "scst"])
+def test_a_model_goes_on_with_another_encoder(job: Job, tmp_path: Path, objective: str) -> None:
+    """Its own one, of the run that moved it, is not asked for; the new one stays as it is, where it is."""
+    job.run(tmp_path / "first", what={"epochs": 1, "encoder_output": "patches", **PIXELS})
+    first = load_checkpoint(tmp_path / "first")
+    other = save_encoder(tmp_path / "other", seed=5)
+    shutil.rmtree(tmp_path / "first" / "features", ignore_errors=True)
+    (first.directory / "encoder.safetensors").unlink()
+    what = {**BLANK, "init_from": str(tmp_path / "first"), "encoder": str(other), "objective": objective}
+    job.run(tmp_path / "second", what=what, max_steps=1, learning_rate=1e-12)
+    second = load_checkpoint(tmp_path / "second")
+    assert not (second.directory / "encoder.safetensors").exists()
+    spec, expected = second.config.encoder, parse_encoder(str(other))
+    assert spec.located(second.directory) == replace(expected, sha256=weights_sha256(load_encoder(expected)))
+    assert second.encoder.fingerprint == load_encoder(expected).fingerprint
+    for name, value in first.model.state_dict().items():
+        torch.testing.assert_close(second.model.state_dict()[name], value)
+    assert second.tokenizer.vocab_size == first.tokenizer.vocab_size
+    job.run(tmp_path / "third", what={**what, **PIXELS}, max_steps=1)
+    assert (load_checkpoint(tmp_path / "third").directory / "encoder.safetensors").exists()
+
+
+def test_an_encoder_of_other_features_is_refused(job: Job, tmp_path: Path, tiny_clip: Path) -> None:
+    for number, family in enumerate((LSTM, {"num_layers": 1})):
+        job.run(tmp_path / f"run{number}", what={**family, "epochs": 1})
+    wide = save_encoder(tmp_path / "wide", width=4)
+    more = save_encoder(tmp_path / "more", image_size=96)
+    for number, other, shape, takes in [
+        (0, wide, "(4, 32)", "this model takes (16,) or (N, 16); use the encoder that it was made for."),
+        (
+            1,
+            more,
+            "(9, 16)",
+            "this model's mapping patch takes (4, 16); use the encoder and output it was made for.",
+        ),
+    ]:
+        source = tmp_path / f"run{number}"
+        with pytest.raises(OptionError) as caught:
+            job.run(tmp_path / "on", what={**BLANK, "init_from": str(source), "encoder": str(other)})
+        assert str(caught.value) == (
+            f"--encoder {other} does not suit --init-from {source}: features of shape {shape} do not fit: "
+            + takes
+        )
+    job.run(tmp_path / "embedding", what={**LSTM, "encoder": str(tiny_clip), "epochs": 1})
+    what = {**BLANK, "init_from": str(tmp_path / "embedding"), "encoder": str(wide)}
+    with pytest.raises(OptionError) as caught:
+        job.run(tmp_path / "on", what=what)
+    assert str(caught.value) == (
+        f"--encoder {wide} gives no embedding, and --init-from {tmp_path / 'embedding'} was trained on such; "
+        "name an encoder that does, or train a new model with --family."
+    )
 
 
 def test_a_model_to_start_from_gives_its_weights(job: Job, tmp_path: Path) -> None:

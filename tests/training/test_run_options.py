@@ -92,7 +92,7 @@ def share(flag: str, value: float) -> str:
         (
             "what",
             {"init_from": "nano"},
-            "--family and --encoder change nothing with --init-from, which brings its own; leave them out.",
+            "--family changes nothing with --init-from, which brings its own; leave it out.",
         ),
         (
             "what",
@@ -277,6 +277,8 @@ def test_an_encoders_training_must_know_its_end() -> None:
         {"train_encoder": True, "min_area": 1.0, "colour": 0.0},
         {"language_model": "gpt2", "mapping": "transformer"},
         {"family": None, "encoder": None, "init_from": "nano", "views": 2},
+        {"family": None, "encoder": "another", "init_from": "nano"},
+        {**SCST, "encoder": "another"},
         {**SCST, "samples": 2, "reward": "cider-d,bleu-4=0.3", "train_encoder": True},
     ],
 )

@@ -25,7 +25,9 @@ class CaptionerOptions:
     )
     family: str | None = option(None, "lstm or clipcap; with --init-from it comes from there.")
     encoder: str | None = option(
-        None, "nano, vgg16, a directory, a weights file or a hub id; with --init-from it comes from there."
+        None,
+        "nano, vgg16, a directory, a weights file or a hub id; with --init-from only to put another encoder "
+        "of the same features in its place.",
     )
     encoder_output: str | None = option(
         None, "embedding, pooled or patches; not given: the encoder's usual one."
@@ -89,7 +91,7 @@ class CaptionerOptions:
 
 # Flags that change nothing beside another: they are refused, or their user would think that they did.
 _BROUGHT_ALONG = (
-    "family encoder encoder_output mapping prefix_length language_model train_language_model width "
+    "family encoder_output mapping prefix_length language_model train_language_model width "
     "num_layers dropout feature_dropout normalise_features min_count"
 )
 _SCST_ONLY = "samples reward clip"

@@ -7,14 +7,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
-from pixtell.checkpoints import CheckpointConfig, load_checkpoint, model_config_json
+from pixtell.checkpoints import (
+    CheckpointConfig,
+    find_checkpoint,
+    load_checkpoint,
+    load_head,
+    model_config_json,
+    read_config,
+)
 from pixtell.converters import find_gpt2, load_gpt2
 from pixtell.datasets.records import CaptionedImage
-from pixtell.encoders import load_encoder, parse_encoder, weights_sha256
+from pixtell.encoders import ENCODERS, EncoderSpec, load_encoder, parse_encoder, weights_sha256
 from pixtell.encoders.base import Encoder
-from pixtell.errors import OptionError
+from pixtell.errors import ModelError, OptionError
 from pixtell.models import CaptionModel, build_model
 from pixtell.models.clipcap import ClipCap
 from pixtell.models.gpt2 import Gpt2
@@ -49,7 +57,9 @@ def choose_parts(what: CaptionerOptions, records: Sequence[CaptionedImage]) -> C
     Raises: CheckpointError, EncoderError, ModelError, DownloadError; DatasetError where no word is common;
     OptionError for a flag that this family or these layers do not have.
     """
-    if what.init_from is not None:
+    if what.init_from is not None and what.encoder is not None:
+        parts = _head_on_encoder(what, what.init_from, what.encoder)
+    elif what.init_from is not None:
         parts = _parts_of_checkpoint(what, what.init_from)
     else:
         parts = _new_parts(what, records)
@@ -82,14 +92,44 @@ def _gpt2_of(model: CaptionModel, flag: str) -> Gpt2:
 def _new_parts(what: CaptionerOptions, records: Sequence[CaptionedImage]) -> CaptionerParts:
     assert what.family is not None
     assert what.encoder is not None
-    spec = parse_encoder(what.encoder, what.encoder_output)
+    spec, encoder = _load_new(parse_encoder(what.encoder, what.encoder_output))
+    tokenizer, model = _FAMILIES[what.family](what, encoder, records)
+    config = CheckpointConfig(what.family, model_config_json(model.config), spec, tokenizer.kind)
+    return CaptionerParts(encoder, tokenizer, model, config, encoder_moved=what.train_encoder)
+
+
+def _load_new(spec: EncoderSpec) -> tuple[EncoderSpec, Encoder]:
+    """An encoder, and its spec with the hash of its weights."""
     encoder = load_encoder(spec)
     assert isinstance(encoder, nn.Module)
     if spec.name is None:  # what ships in the package changes with the package alone
         spec = replace(spec, sha256=weights_sha256(encoder))
-    tokenizer, model = _FAMILIES[what.family](what, encoder, records)
-    config = CheckpointConfig(what.family, model_config_json(model.config), spec, tokenizer.kind)
-    return CaptionerParts(encoder, tokenizer, model, config, encoder_moved=what.train_encoder)
+    return spec, encoder
+
+
+def _head_on_encoder(what: CaptionerOptions, source: str, name: str) -> CaptionerParts:
+    """The model and the words of `source` on another encoder, whose features they take; its own encoder may
+    be gone, or have changed."""
+    directory = find_checkpoint(source)
+    config = read_config(directory)
+    model, tokenizer = load_head(directory, config)
+    spec, output = parse_encoder(name), config.encoder.output
+    if output not in ENCODERS[spec.kind].outputs:
+        raise OptionError(
+            f"--encoder {name} gives no {output}, and --init-from {source} was trained on such; name an "
+            "encoder that does, or train a new model with --family."
+        )
+    spec, encoder = _load_new(replace(spec, output=output))
+    try:
+        with torch.no_grad():
+            model.start(torch.zeros(1, *encoder.feature_shape))  # (1, F) or (1, N, F)
+    except ModelError as cause:
+        raise OptionError(
+            f"--encoder {name} does not suit --init-from {source}: {str(cause)[0].lower()}{str(cause)[1:]}"
+        ) from cause
+    return CaptionerParts(
+        encoder, tokenizer, model, replace(config, encoder=spec), encoder_moved=what.train_encoder
+    )
 
 
 def _parts_of_checkpoint(what: CaptionerOptions, source: str) -> CaptionerParts:
