@@ -1,10 +1,11 @@
 """Put trained runs into src/pixtell/weights as the models that ship: fp16, one shared encoder, scores.
 
-    python scripts/pack_nano.py encoder --encoder RUN
+    python scripts/pack_nano.py encoder --encoder RUN --data-dir ../shared/flickr8k
     python scripts/pack_nano.py heads --clipcap RUN --lstm RUN --data-dir ../shared/flickr8k
     python scripts/pack_nano.py test --data-dir ../shared/flickr8k
 
-`encoder` comes first: `--encoder nano` then means what ships, for the heads that are trained on it. `heads`
+`encoder` comes first: `--encoder nano` then means what ships, for the heads that are trained on it. Where it
+has a text tower, that is packed too, and how well texts and pictures of dev find each other is stored. `heads`
 writes the models, captions the dev split with them as they ship, and stores the dev scores and the mark under
 which a caption is unsure: the lowest tenth of the dev captions, by mean log-probability a token. `test` is
 for the end: it scores the test split once and stores that too.
@@ -18,12 +19,15 @@ from typing import Any
 from pixtell.captioner import Caption, Captioner
 from pixtell.checkpoints import SHIPPED, WEIGHTS, find_checkpoint, load_checkpoint, save_checkpoint
 from pixtell.datasets import load_dataset
+from pixtell.embedder import Embedder
 from pixtell.encoders import parse_encoder
 from pixtell.encoders.base import EncoderSpec
 from pixtell.encoders.nano import load_nano_encoder, save_nano_encoder
+from pixtell.encoders.nano_text import has_text_tower, load_nano_towers
 from pixtell.files import atomic_directory, read_json, write_json
 from pixtell.metrics import score_captions
 from pixtell.metrics.diversity import bad_ending_rate, distinct_share
+from pixtell.search import retrieval_of
 
 ENCODER = WEIGHTS / "nano-encoder"
 
@@ -39,29 +43,54 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, help="Flickr8k")
     parser.add_argument("--beam-size", type=int, default=3)
     parser.add_argument("--length-penalty", type=float, default=0.7)
+    parser.add_argument("--early-stopping", action="store_true")
     arguments = parser.parse_args()
     if arguments.action == "encoder":
         pack_encoder(arguments.encoder)
+        add_retrieval("val", arguments.data_dir)
     elif arguments.action == "heads":
-        decoding = {"beam_size": arguments.beam_size, "length_penalty": arguments.length_penalty}
+        decoding = {
+            name: getattr(arguments, name) for name in ("beam_size", "length_penalty", "early_stopping")
+        }
         for name, run in zip(SHIPPED, (arguments.clipcap, arguments.lstm), strict=True):
             pack_model(name, run, decoding)
             add_scores(name, "val", arguments.data_dir)
     else:
         for name in SHIPPED:
             add_scores(name, "test", arguments.data_dir)
+        add_retrieval("test", arguments.data_dir)
     total = sum(file.stat().st_size for file in WEIGHTS.rglob("*") if file.is_file())
     print(f"{total / 1e6:.1f} MB of weights")
 
 
 def pack_encoder(source: Path) -> None:
     directory = find_checkpoint(source)
-    if "family" in read_json(directory / "config.json"):  # a run that moved its encoder
-        encoder = load_checkpoint(directory).encoder
-    else:
-        encoder = load_nano_encoder(parse_encoder(str(directory), "patches"))
     with atomic_directory(ENCODER) as temporary:
-        save_nano_encoder(encoder, temporary)
+        if "family" in read_json(directory / "config.json"):  # a run that moved its encoder
+            save_nano_encoder(load_checkpoint(directory).encoder, temporary)
+            return
+        spec = parse_encoder(str(directory), "patches")
+        if has_text_tower(spec):
+            load_nano_towers(spec).save(temporary)
+        else:
+            save_nano_encoder(load_nano_encoder(spec), temporary)
+
+
+def add_retrieval(split: str, data_dir: Path) -> None:
+    """Score both towers as they ship, where there are two, and write the encoder's scores.json."""
+    if not has_text_tower(parse_encoder("nano")):
+        return
+    records = load_dataset("flickr8k", data_dir).split(split)
+    numbers = retrieval_of(Embedder.from_pretrained("nano"), records).numbers()
+    path = ENCODER / "scores.json"
+    stored = read_json(path) if path.exists() else {}
+    stored[split] = {
+        "dataset": "flickr8k",
+        "num_images": len(records),
+        **{name: round(value, 4) for name, value in numbers.items()},
+    }
+    write_json(path, stored)
+    print("nano-encoder", split, stored[split])
 
 
 def pack_model(name: str, run: Path, decoding: dict[str, Any]) -> None:
