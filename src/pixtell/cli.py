@@ -113,20 +113,24 @@ def _caption(
     from pixtell.bulk import choose_format, find_images, refuse_to_overwrite
     from pixtell.captioner import Captioner
     from pixtell.devices import use_one_thread
+    from pixtell.explain import SheetFolder
 
     header, to_lines = choose_format(flags.format)
     paths = find_images(flags.paths)
     if flags.output is not None:
         refuse_to_overwrite(flags.output, paths)
+    sheets = None if flags.explain is None else SheetFolder(flags.explain, flags.paths, paths)
     if len(paths) == 1:
         use_one_thread()
     captioner = Captioner.from_pretrained(model.model, device=compute.device, dtype=compute.dtype)
     options = captioner.options(**decoding)
+    if sheets is not None:
+        sheets.check(captioner)
     results = captioner.stream(paths, options=options, batch_size=compute.batch_size, on_error="return")
     failed = 0
     with open_output(flags.output) as stream:
         stream.write(header)
-        for path, result in zip(paths, results, strict=True):
+        for number, (path, result) in enumerate(zip(paths, results, strict=True)):
             stream.write(to_lines(path, result))
             stream.flush()
             if isinstance(result, ImageError):
@@ -137,6 +141,10 @@ def _caption(
             if best.unsure:
                 mean = f"mean log-probability {best.mean_logprob:.2f} a token"
                 say(f"{path}: unsure ({mean}); it may be unlike the pictures the model knows.")
+            if sheets is not None:
+                sheets.write(number, captioner, best)
+    if sheets is not None:
+        say(f"Pictures explained in {sheets.directory}: {sheets.num_written:,}.")
     return exit_code(failed, len(paths))
 
 

@@ -32,6 +32,9 @@ class CaptionFlags:
     )
     format: str = option("text", "text (path, tab, caption), jsonl or csv.")
     output: Path | None = option(None, "Write the captions to this file, not to the screen.")
+    explain: Path | None = option(
+        None, "Write a PNG for each picture into this folder: where the model looked, word by word."
+    )
 
 
 @dataclass(frozen=True)

@@ -158,3 +158,25 @@ def test_a_wrong_value_gives_one_sentence(change: dict[str, object], words: str)
 def test_a_missing_value_gives_one_sentence() -> None:
     with pytest.raises(EncoderError, match=r"'mean'.*needs size, resize, mean and std"):
         Preprocess.from_json({"size": 8, "resize": "square", "std": [1, 1, 1]})
+
+
+@pytest.mark.parametrize("resize", ["square", "shortest_side"])
+@pytest.mark.parametrize(
+    ("height", "width"), [(60, 60), (60, 90), (90, 60), (61, 200), (40, 400), (400, 40), (7, 5)]
+)
+def test_the_seen_box_is_what_is_not_cropped(resize: str, height: int, width: int) -> None:
+    """White outside the box is not seen; the box is no smaller than it could be."""
+    preprocess = make_preprocess(32, resize, "bilinear")
+    left, top, right, bottom = preprocess.seen_box(height, width)
+    assert 0 <= left < right <= width
+    assert 0 <= top < bottom <= height
+    if resize == "square":
+        assert (left, top, right, bottom) == (0, 0, width, height)
+    else:
+        assert right - left == pytest.approx(bottom - top, rel=0.1)
+        assert min(right - left, bottom - top) == pytest.approx(min(height, width), rel=0.05)
+    gradient = np.linspace(0, 255, width)[None, :, None].repeat(height, 0).repeat(3, 2)
+    seen = preprocess.resize_image(np.rint(gradient).astype(np.uint8))[0].float()  # (32, 32)
+    step = 255 / width * max(1, (right - left) / 32)  # of one output pixel
+    assert float(seen[:, 0].mean()) == pytest.approx(255 * left / width, abs=1.5 * step + 1)
+    assert float(seen[:, -1].mean()) == pytest.approx(255 * right / width, abs=1.5 * step + 1)

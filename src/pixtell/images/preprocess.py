@@ -57,6 +57,13 @@ class Preprocess:
         top, left = (resized.shape[0] - self.size) // 2, (resized.shape[1] - self.size) // 2
         return _channels_first(resized[top : top + self.size, left : left + self.size])  # (3, S, S)
 
+    def seen_box(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of the part of an image (H, W) that is not cropped, in its pixels."""
+        resized_height, resized_width = self._resized_shape(height, width)
+        top, bottom = _kept_span(height, resized_height, self.size)
+        left, right = _kept_span(width, resized_width, self.size)
+        return left, top, right, bottom
+
     def normalise(self, batch: torch.Tensor) -> torch.Tensor:
         """uint8 (B, 3, S, S) -> pixels, float32 (B, 3, S, S), on the same device."""
         mean = torch.tensor(self.mean, device=batch.device).view(3, 1, 1)
