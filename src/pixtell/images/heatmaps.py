@@ -4,6 +4,7 @@ In: an image, maps of 0 to 1, the words that belong to them. Out: an image. It d
 measure.
 """
 
+import functools
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -86,14 +87,14 @@ def overlay(image: NDArray[np.uint8], heat: NDArray[np.float32], *, box: Box = _
     top, bottom = (round(value * height) for value in (box[1], box[3]))
     size = max(1, right - left), max(1, bottom - top)
     stretched = Image.fromarray(np.ascontiguousarray(heat, np.float32)).resize(size, Image.Resampling.BICUBIC)
-    values = np.zeros((height, width, 1))
+    values = np.zeros((height, width, 1), np.float32)
     values[top : top + size[1], left : left + size[0], 0] = np.clip(np.asarray(stretched), 0, 1)
-    grey = 40 + 0.6 * image.astype(np.float64).mean(axis=2, keepdims=True)  # (H, W, 1), 40 to 193
+    grey = 40 + 0.6 * image.mean(axis=2, keepdims=True, dtype=np.float32)  # (H, W, 1), 40 to 193
     cover = _COVER * values
     return np.rint(grey * (1 - cover) + colours_of(values[:, :, 0]) * cover).astype(np.uint8)
 
 
-def colours_of(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def colours_of(values: NDArray[np.floating]) -> NDArray[np.float64]:
     """Values 0 to 1 of any shape (...) -> colours (..., 3), 0 to 255, the lighter the higher."""
     places = np.linspace(0, 1, len(_STOPS))
     return np.stack([np.interp(values, places, _STOPS[:, channel]) for channel in range(3)], axis=-1)
@@ -121,6 +122,7 @@ def _fit(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(fitted)
 
 
+@functools.cache  # each is parsed anew otherwise, which takes longer than drawing
 def _font(size: int) -> "ImageFont.FreeTypeFont | ImageFont.ImageFont":
     from PIL import ImageFont
 
