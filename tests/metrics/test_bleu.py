@@ -1,6 +1,7 @@
 """BLEU: equal to pycocoevalcap, values computed by hand, edges."""
 
 import math
+import time
 
 import pytest
 from pycocoevalcap.bleu.bleu import Bleu
@@ -87,3 +88,15 @@ def test_no_words_score_nothing():
 def test_ten_thousand_words():
     words = " ".join(str(i) for i in range(10_000))
     assert bleu(one_image(words, words, "a dog"))["BLEU-4"].value == pytest.approx(1, abs=1e-6)
+
+
+def test_time_is_linear_in_repeated_words():
+    """Eight times the words, each of them twice, take some eight times the time; one by one, 64 times."""
+
+    def seconds(num_words: int) -> float:
+        words = [str(i) for i in range(num_words // 2)] * 2
+        started = time.process_time()
+        bleu(one_image(" ".join(words), " ".join(words)))
+        return time.process_time() - started
+
+    assert min(seconds(16_000) for _ in range(2)) < 24 * min(seconds(2_000) for _ in range(3))

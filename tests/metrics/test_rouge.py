@@ -45,9 +45,11 @@ def test_other_scripts_equal_pycocoevalcap(scripts_corpus, reference_scores):
     assert ours.per_image == pytest.approx(per_image, abs=1e-6)
 
 
-def test_degenerate_sets_hold_no_nan(degenerate_corpus):
-    """No words on both sides are a match of one empty word, as in pycocoevalcap."""
+def test_degenerate_sets_equal_pycocoevalcap_and_hold_no_nan(degenerate_corpus, reference_scores):
+    """No words on both sides are a match of one empty word, there as here."""
+    [value], [per_image] = reference_scores(Rouge(), degenerate_corpus)
     ours = rouge_l(degenerate_corpus)["ROUGE-L"]
+    assert [ours.value, *ours.per_image] == pytest.approx([value, *per_image], abs=1e-6)
     assert all(0 <= value <= 1 for value in [ours.value, *ours.per_image])
 
 

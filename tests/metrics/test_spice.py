@@ -199,8 +199,8 @@ def test_no_java_and_what_is_none(make_java: Callable[..., str], tmp_path: Path)
         "version: name another Java with --java."
     )
     Path(java).write_text("#!/bin/sh\nsleep 60\n")
-    assert "was stopped, for it was not done after 0 seconds" in sentence_of(
-        lambda: find_java(java, timeout_seconds=0.2)
+    assert sentence_of(lambda: find_java(java, timeout_seconds=0.2)) == (
+        f"'{java} -version' was stopped, for it was not done after 0 seconds: name another Java with --java."
     )
 
 

@@ -12,6 +12,7 @@ near 1e-4, not 0.
 """
 
 import functools
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -51,11 +52,11 @@ def _count_matches(hypothesis: Words, references: Sequence[Words]) -> list[int]:
     matched, possible = [], []
     for n, counts in enumerate(count_ngrams(hypothesis)):
         common = set().union(*(counts.keys() & of_reference[n] for of_reference in ngrams))
-        repeated = [ngram for ngram in common if counts[ngram] > 1]
+        repeated = {ngram for ngram in common if counts[ngram] > 1}
         matched.append(len(common) - len(repeated))
-        for ngram in repeated:
-            most = max(list(each_ngram(reference)[n]).count(ngram) for reference in parts)
-            matched[n] += min(most, counts[ngram])
+        if repeated:  # mostly "a" alone, so that counting nothing else is quick
+            found = [Counter(filter(repeated.__contains__, each_ngram(reference)[n])) for reference in parts]
+            matched[n] += sum(min(counts[ngram], max(of[ngram] for of in found)) for ngram in repeated)
         possible.append(sum(counts.values()))
     length = possible[0]
     closest = min(map(len, parts), key=lambda r: (abs(r - length), r))

@@ -40,7 +40,9 @@ def find_java(java: str = "java", *, timeout_seconds: float = _CHECK_SECONDS) ->
     path = str(Path(path).absolute())  # programs run in another directory
     end = _run([path, "-version"], Path.cwd(), timeout_seconds)
     found = re.search(r'version "(?:1\.)?(\d+)[^"\n]*"', end.stderr)
-    if end.code is None and not end.timed_out:
+    if end.timed_out:
+        raise ScoringError(f"'{java} -version' {end.reason}: name another Java with --java.")
+    if end.code is None:
         raise ScoringError(f"{java!r} {end.reason}: name another Java with --java.")
     if end.code != 0 or found is None:
         raise ScoringError(
