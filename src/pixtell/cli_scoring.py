@@ -145,7 +145,7 @@ def _compared_images(
         raise OptionError("Nothing to caption is named; give pictures or a folder, or --dataset NAME.")
     paths = find_images(flags.paths)[: flags.limit]
     named = [CaptionedImage(str(path), path, (), "test") for path in dict.fromkeys(paths)]
-    return named, None, f"{len(named):,} pictures" if len(named) > 1 else "a picture"
+    return named, None, str(flags.paths[0]) if len(flags.paths) == 1 else f"{len(named):,} pictures"
 
 
 def _read_split(

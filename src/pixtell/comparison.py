@@ -115,16 +115,7 @@ def compare(
     repeated = [name for name, count in Counter(system.name for system in systems).items() if count > 1]
     if repeated:
         raise OptionError(f"{repeated[0]!r} is named more than once; name each system once.")
-    captions: dict[str, dict[str, str]] = {}
-    errors: dict[str, ImageError] = {}
-    for system in systems:
-        captions[system.name] = {}
-        for done, (record, result) in enumerate(zip(records, system.captions(records), strict=True), start=1):
-            if isinstance(result, ImageError):
-                errors[record.image_id] = result
-            else:
-                captions[system.name][record.image_id] = result
-            on_progress(f"captioning with {system.name}", done, len(records))
+    captions, errors = _caption(systems, records, on_progress)
     kept = [record for record in records if record.image_id not in errors]
     if not kept:
         first = next(iter(errors.values()), "there are none")

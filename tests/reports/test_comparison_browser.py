@@ -4,6 +4,7 @@ the network for nothing, fits a phone, and tells a screen reader what is what.
 Chromium is the system's own, never a downloaded one; it is started once, and stopped.
 """
 
+import io
 import math
 import re
 import shutil
@@ -13,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from pixtell.metrics import Score
-from pixtell.reports import ComparedImage, Comparison, write_comparison
+from pixtell.reports import ComparedImage, Comparison, Thumbnail, write_comparison
 
 pytestmark = pytest.mark.chromium
 MakeComparison = Callable[..., Comparison]
@@ -151,6 +153,34 @@ def test_the_page_fits_the_screen_and_can_be_read(
     )
     page.get_by_label("Metric", exact=True).select_option(label="BLEU-1")
     assert page.evaluate(LOW_CONTRAST) == []
+
+
+def test_on_a_phone_two_systems_and_a_person_stand_side_by_side(
+    watch: Callable[..., Watched], make_comparison: MakeComparison, tmp_path: Path
+) -> None:
+    path = tmp_path / "page.html"
+    write_comparison(path, make_comparison(yardstick={"CIDEr-D": Score(0.8, {}, "", (0.7, 0.9))}))
+    page = watch(PHONE).open(path)
+    table = page.get_by_role("region", name="How good the captions are")
+    assert table.evaluate("region => region.scrollWidth <= region.clientWidth")
+    assert page.evaluate(LOW_CONTRAST) == []
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_a_tall_narrow_picture_takes_no_more_than_a_screen(
+    watch: Callable[..., Watched], make_comparison: MakeComparison, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    usual = make_comparison(images=1)
+    stream = io.BytesIO()
+    Image.new("RGB", (16, 320)).save(stream, "WEBP")
+    tall = replace(usual.images[0], thumbnail=Thumbnail(stream.getvalue(), 16, 320))
+    path = tmp_path / "page.html"
+    write_comparison(path, replace(usual, images=[tall]))
+    page = watch(size).open(path)
+    page.locator("#pictures").scroll_into_view_if_needed()
+    box = page.locator("article img").bounding_box()
+    assert box is not None
+    assert box["height"] < size[1]
 
 
 def test_pictures_are_sorted(watch: Callable[..., Watched], path: Path) -> None:

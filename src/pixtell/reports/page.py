@@ -161,7 +161,11 @@ def _rules(comparison: Comparison) -> str:
     """The style rules that hang on how much there is to show: tables of equal columns, wide enough for a
     difference with its interval, and the score standing out that the pictures are sorted by."""
     num_columns = len(comparison.systems) + bool(comparison.yardstick)
-    rules = [f"table {{ min-width: {8 + 12 * num_columns}rem; }}"]
+    rules = [
+        f"table {{ min-width: {8 + 12 * num_columns}rem; }}",
+        # on a phone two systems and the yardstick stand side by side
+        f"@media (max-width: 40rem) {{ table {{ min-width: {5.2 + 5 * num_columns}rem; }} }}",
+    ]
     rules += [
         f'[data-metric="{place}"] [data-m="{place}"] {{ color: var(--text); }}'
         for place in range(len(per_image_metrics(comparison)))
