@@ -11,6 +11,7 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -254,3 +255,41 @@ def tiny_towers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with atomic_directory(tmp_path_factory.mktemp("towers") / "tiny-towers") as directory:
         towers.eval().save(directory)
     return directory.parent / "tiny-towers"
+
+
+@pytest.fixture(scope="session")
+def save_small() -> Callable[..., Any]:
+    """save_small(model_type, directory) -> a small model of transformers of this type, for images of 32
+    pixels a side, which it saves to `directory`; with head="ForImageClassification" one with 7 classes."""
+
+    def save(model_type: str, directory: Path, head: str = "") -> Any:
+        import torch
+        import transformers
+
+        sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+        settings: dict[str, Any] = {"image_size": 32, "patch_size": 8, **sizes}
+        if model_type == "resnet":
+            settings = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
+        elif model_type == "convnext":
+            settings = {"image_size": 64, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}
+        elif model_type == "swin":
+            windows = {"depths": [1, 1], "num_heads": [1, 1], "window_size": 2}
+            settings = {"image_size": 64, "embed_dim": 8, **windows}
+        elif model_type in ("siglip", "clip"):
+            settings = {"vision_config": settings, "text_config": {"vocab_size": 50, **sizes}}
+        elif model_type == "bert":
+            settings = {"vocab_size": 50, **sizes}
+        if head:
+            settings["num_labels"] = 7
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = getattr(transformers, f"AutoModel{head}").from_config(
+                transformers.AutoConfig.for_model(model_type, **settings)
+            )
+            for parameter in model.parameters():  # their initial weights make nearly equal features
+                if parameter.ndim > 1:
+                    torch.nn.init.normal_(parameter, std=0.2)
+        model.eval().save_pretrained(directory)
+        return model
+
+    return save

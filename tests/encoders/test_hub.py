@@ -1,4 +1,4 @@
-"""Backbones of transformers as encoders, and the teacher, against the plain models."""
+"""Backbones of transformers as encoders, against the plain models."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 
 from pixtell.encoders import load_encoder, parse_encoder
 from pixtell.encoders.base import EncoderSpec
-from pixtell.encoders.hub import load_hub_encoder, load_teacher
+from pixtell.encoders.hub import load_hub_encoder
 from pixtell.errors import EncoderError
 from pixtell.files import write_json
 
@@ -23,31 +23,6 @@ def mobilenet(save_mobilenet: SaveModel) -> tuple[Path, Any]:
 
 def spec_of(path: Path, output: str = "patches") -> EncoderSpec:
     return EncoderSpec(kind="hub", output=output, path=str(path))
-
-
-def save_small(model_type: str, directory: Path) -> Any:
-    """A small model of this type for images of 32 pixels a side, saved to `directory`."""
-    import transformers
-
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
-    settings: dict[str, Any] = {"image_size": 32, "patch_size": 8, **sizes}
-    if model_type == "resnet":
-        settings = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
-    elif model_type == "swin":
-        settings = {"image_size": 64, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 1], "window_size": 2}
-    elif model_type == "siglip":
-        settings = {"vision_config": settings, "text_config": {"vocab_size": 50, **sizes}}
-    elif model_type == "bert":
-        settings = {"vocab_size": 50, **sizes}
-    torch.manual_seed(0)
-    model = transformers.AutoModel.from_config(
-        transformers.AutoConfig.for_model(model_type, **settings)
-    ).eval()
-    model.save_pretrained(directory)
-    return model
-
-
-# ---- encoders
 
 
 def test_a_grid_becomes_patches_row_by_row(mobilenet: tuple[Path, Any]) -> None:
@@ -72,7 +47,9 @@ def test_a_grid_becomes_patches_row_by_row(mobilenet: tuple[Path, Any]) -> None:
     ("model_type", "num_extra"),
     [("vit", 1), ("deit", 2), ("dinov2_with_registers", 5), ("siglip", 0)],
 )
-def test_tokens_before_the_grid_are_dropped(model_type: str, num_extra: int, tmp_path: Path) -> None:
+def test_tokens_before_the_grid_are_dropped(
+    model_type: str, num_extra: int, save_small: Callable[..., Any], tmp_path: Path
+) -> None:
     model = save_small(model_type, tmp_path)
     pixels = torch.randn(2, 3, 32, 32)
     tower = getattr(model, "vision_model", model)
@@ -104,7 +81,7 @@ def test_a_pooled_output_without_weights_is_the_mean_of_the_patches(tmp_path: Pa
     assert pooled.fingerprint == load_hub_encoder(spec_of(tmp_path, "pooled")).fingerprint
 
 
-def test_a_hub_encoder_is_frozen_and_runs_in_bf16(tmp_path: Path) -> None:
+def test_a_hub_encoder_is_frozen_and_runs_in_bf16(save_small: Callable[..., Any], tmp_path: Path) -> None:
     save_small("resnet", tmp_path)
     encoder = load_hub_encoder(spec_of(tmp_path))
     pixels = torch.randn(2, 3, 224, 224, requires_grad=True)
@@ -134,7 +111,9 @@ def test_the_preprocess_is_read_from_the_models_file(mobilenet: tuple[Path, Any]
     assert (preprocess.mean, preprocess.std) == ((0.4, 0.4, 0.4), (0.5, 0.5, 0.5))
 
 
-def test_what_is_no_vision_encoder_is_one_sentence(mobilenet: tuple[Path, Any], tmp_path: Path) -> None:
+def test_what_is_no_vision_encoder_is_one_sentence(
+    mobilenet: tuple[Path, Any], save_small: Callable[..., Any], tmp_path: Path
+) -> None:
     save_small("bert", tmp_path)
     with pytest.raises(EncoderError) as error:
         load_hub_encoder(spec_of(tmp_path))
@@ -159,94 +138,3 @@ def test_what_is_no_vision_encoder_is_one_sentence(mobilenet: tuple[Path, Any], 
     (tmp_path / "config.json").write_text('{"model_type": ')
     with pytest.raises(EncoderError, match=r"config\.json is not JSON"):
         load_hub_encoder(spec_of(tmp_path))
-
-
-# ---- the teacher
-
-
-@pytest.mark.parametrize("size", [(64, 64), (32, 96), (128, 128)])
-def test_the_teacher_equals_the_plain_model(mobilenet: tuple[Path, Any], size: tuple[int, int]) -> None:
-    directory, model = mobilenet
-    teacher = load_teacher(directory)
-    pixels = torch.randn(2, 3, *size)
-    outputs = teacher(pixels)
-    plain = model.mobilenet_v2(pixels)
-    rows, columns = size[0] // 32, size[1] // 32
-    assert outputs.patches.shape == (2, rows * columns, plain.last_hidden_state.shape[1])
-    torch.testing.assert_close(outputs.patches[:, -1], plain.last_hidden_state[:, :, rows - 1, columns - 1])
-    torch.testing.assert_close(outputs.patches.mean(1), outputs.pooled)
-    torch.testing.assert_close(outputs.pooled, plain.pooler_output)
-    torch.testing.assert_close(outputs.logits, model(pixels).logits)
-    assert outputs.logits is not None
-    assert outputs.logits.shape == (2, 7)
-    assert teacher.mean == teacher.std == (0.5, 0.5, 0.5)
-
-
-def test_the_teacher_is_frozen_channels_last_and_runs_in_bf16(mobilenet: tuple[Path, Any]) -> None:
-    teacher = load_teacher(str(mobilenet[0]))
-    assert not teacher.training
-    assert not any(parameter.requires_grad for parameter in teacher.parameters())
-    convolutions = [weight for weight in teacher.parameters() if weight.ndim == 4 and weight.shape[1] > 1]
-    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in convolutions)
-    pixels = torch.randn(4, 3, 64, 64)
-    expected = teacher(pixels)
-    halved = teacher.to(torch.bfloat16)(pixels)
-    assert halved.patches.dtype == halved.pooled.dtype == torch.bfloat16
-    assert halved.logits is not None
-    assert halved.logits.dtype == torch.bfloat16
-    cosines = torch.cosine_similarity(halved.pooled.float(), expected.pooled)
-    assert float(cosines.min()) > 0.98
-
-
-def test_a_teacher_without_a_classifier(save_mobilenet: SaveModel, tmp_path: Path) -> None:
-    """A bare backbone has no logits; a classifier whose weights are missing is an error."""
-    directory, backbone = save_mobilenet("MobileNetV2Model")
-    pixels = torch.randn(1, 3, 64, 64)
-    outputs = load_teacher(directory)(pixels)
-    assert outputs.logits is None
-    torch.testing.assert_close(outputs.pooled, backbone(pixels).pooler_output)
-    backbone.save_pretrained(tmp_path)
-    config = backbone.config.to_dict()
-    write_json(tmp_path / "config.json", {**config, "architectures": ["MobileNetV2ForImageClassification"]})
-    with pytest.raises(EncoderError) as error:
-        load_teacher(tmp_path)
-    assert str(error.value) == (
-        f"{tmp_path} has no weights for its classifier, which distillation needs: save the whole model."
-    )
-
-
-def test_what_is_no_teacher_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(EncoderError) as error:
-        load_teacher(tmp_path / "absent")
-    assert str(error.value) == (f"no directory {tmp_path / 'absent'}: give one with a model of transformers.")
-    with pytest.raises(EncoderError, match=r"config\.json cannot be read"):
-        load_teacher(tmp_path)
-    save_small("bert", tmp_path / "bert")
-    with pytest.raises(EncoderError, match="which is not a vision model: give another"):
-        load_teacher(tmp_path / "bert")
-
-
-@pytest.mark.parametrize("model_type", ["vit", "swin"])  # one size only; tokens instead of a grid
-def test_a_teacher_that_gives_no_grid_is_refused(model_type: str, tmp_path: Path) -> None:
-    save_small(model_type, tmp_path)
-    with pytest.raises(EncoderError) as error:
-        load_teacher(tmp_path)
-    assert str(error.value) == (
-        f"{tmp_path} gives no grid of features at any size with a classifier over their mean: distil from a "
-        "convolutional network such as MobileNetV2."
-    )
-
-
-def test_a_teacher_whose_weights_lack_a_layer_is_refused(mobilenet: tuple[Path, Any], tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    mobilenet[1].save_pretrained(tmp_path)
-    weights = load_file(tmp_path / "model.safetensors")
-    lost = "mobilenet_v2.conv_1x1.convolution.weight"
-    del weights[lost]
-    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    for load in (load_teacher, lambda path: load_hub_encoder(spec_of(path))):
-        with pytest.raises(
-            EncoderError, match=r"the weights in .* lack .*conv_1x1\.convolution\.weight: save the"
-        ):
-            load(tmp_path)

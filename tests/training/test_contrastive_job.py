@@ -12,12 +12,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from pixtell.datasets import load_dataset
+from pixtell.datasets.records import CaptionedImage
 from pixtell.embedder import Embedder
 from pixtell.encoders import load_encoder, parse_encoder
 from pixtell.errors import DatasetError, EncoderError, OptionError
+from pixtell.files import follow_run
 from pixtell.search import retrieval_of
+from pixtell.training.contrastive_job import _with_text
 from pixtell.training.encoder_job import train_encoder
 from pixtell.training.loop import Progress, RunResult
 from pixtell.training.run_options import DataOptions, EncoderOptions, EncoderRunOptions
@@ -155,6 +159,49 @@ def test_a_clip_is_fine_tuned_and_read_again(job: Job, tiny_clip: Path, tmp_path
     np.testing.assert_allclose(
         mine / np.linalg.norm(mine, axis=1, keepdims=True), theirs.text_embeds.numpy(), atol=1e-5
     )
+
+
+def test_a_clip_learns_through_adapters(job: Job, tiny_clip: Path, tmp_path: Path) -> None:
+    """Nothing moves but the layers with adapters and the temperature; what is saved is a plain CLIP."""
+    what = replace(START, init_from=str(tiny_clip), lora_rank=2, lora_targets="v_proj, fc1")
+    whole = job.run(tmp_path / "whole", what, learning_rate=1e-2)
+    job.run(tmp_path / "parts", what, learning_rate=1e-2, max_seconds=1e-9)
+    assert job.run(tmp_path / "parts", what, learning_rate=1e-2, resume=True) == whole
+    before, after, resumed = (
+        load_file(follow_run(directory) / "model.safetensors")
+        for directory in (tiny_clip, tmp_path / "whole", tmp_path / "parts")
+    )
+    assert before.keys() == after.keys()
+    moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    expected = {name for name in after if name.endswith(("v_proj.weight", "fc1.weight", "logit_scale"))}
+    assert moved == expected
+    assert all(torch.equal(value, resumed[name]) for name, value in after.items())
+    Embedder.from_pretrained(tmp_path / "whole").texts(["a thing"])
+    with pytest.raises(OptionError) as caught:
+        job.run(tmp_path / "on", replace(what, lora_targets="c_attn"))
+    assert str(caught.value) == (
+        "--lora-targets c_attn names no layer of the CLIP; there are fc1, fc2, k_proj, out_proj, q_proj, "
+        "text_projection, v_proj, visual_projection in the CLIP."
+    )
+    with pytest.raises(OptionError) as caught:
+        job.run(tmp_path / "on", replace(NEW, lora_rank=2))
+    assert str(caught.value) == (
+        "--lora-rank 2 is for a CLIP, and these towers are nano's; leave it out, or name a CLIP with "
+        "--init-from."
+    )
+
+
+def test_empty_captions_are_no_captions(tmp_path: Path) -> None:
+    """Also beside others: no image is pulled towards a text of nothing."""
+    records = [
+        CaptionedImage("a", tmp_path / "a.png", ("", "A dog."), "train"),
+        CaptionedImage("b", tmp_path / "b.png", (" ",), "train"),
+        CaptionedImage("c", tmp_path / "c.png", ("A cat.",), "train"),
+    ]
+    lines: list[str] = []
+    kept = _with_text(records, "train", lines.append)
+    assert [(record.image_id, record.captions) for record in kept] == [("a", ("A dog.",)), ("c", ("A cat.",))]
+    assert lines == ["train: 1 images without a caption, left out"]
 
 
 def test_a_teacher_beside_the_captions_adds_its_loss(job: Job, teacher_dir: Path, tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """Distillation: what the teacher is asked, what the losses are, that agreement rises."""
 
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -9,10 +12,10 @@ from torch import nn
 
 from pixtell.augment import ViewOptions
 from pixtell.devices import Placement
-from pixtell.encoders.hub import Teacher, TeacherOutput, load_teacher
 from pixtell.encoders.nano import NanoEncoder, NanoEncoderConfig
-from pixtell.errors import EncoderError, OptionError
-from pixtell.training.distillation import Distillation, DistillationOptions, class_divergence
+from pixtell.encoders.teacher import Teacher, TeacherOutput, load_teacher
+from pixtell.errors import OptionError
+from pixtell.training.distillation import Distillation, DistillationOptions, class_divergence, resample_grid
 from pixtell.training.loop import LoopOptions, train
 
 CPU = torch.device("cpu")
@@ -124,7 +127,7 @@ def test_targets_are_standardised_by_the_teachers_own_spread(
     objective = make(teacher, images)
     objective.loss(0)
     assert objective.pool is not None
-    targets = (objective.pool.patches - objective.module.patch_mean) / objective.module.patch_std
+    targets = (objective.pool.seen.patches - objective.module.patch_mean) / objective.module.patch_std
     lively = objective.module.patch_std > 2e-3  # a channel that never fires has no spread
     assert targets.shape[1:] == (4, objective.module.patch_mean.shape[0])
     assert targets[..., lively].mean().abs() < 0.3
@@ -143,12 +146,12 @@ def test_a_perfect_student_has_no_loss(teacher: CountingTeacher, images: torch.T
 
         def __init__(self, student: nn.Module) -> None:
             super().__init__()
-            self.encoder = student.encoder
-            self.patch_mean, self.patch_std = student.patch_mean, student.patch_std
+            self.standardise = student.standardise
+            self.pooled_statistics = student.pooled_statistics
             self.rows = pool.order[8:16]
 
-        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            return (pool.patches[self.rows] - self.patch_mean) / self.patch_std
+        def forward(self, pixels: torch.Tensor) -> object:
+            return self.standardise(pool.seen.at(self.rows))
 
     objective.module = Parrot(objective.module)  # type: ignore[assignment]
     loss, numbers = objective.loss(1)
@@ -192,28 +195,76 @@ def test_blends_are_a_share_of_the_batches(teacher: CountingTeacher, share: floa
     assert blended == {0.0: [False] * 4, 0.5: [False, True] * 2, 1.0: [True] * 4}[share]
 
 
-def test_a_teacher_with_another_grid_is_refused(images: torch.Tensor) -> None:
-    class Coarse(nn.Module):
+@pytest.mark.parametrize(("own", "side"), [(4, 2), (7, 3), (3, 3), (2, 3), (1, 2)])
+def test_a_grid_is_resampled_in_place(own: int, side: int) -> None:
+    """A ramp from left to right stays one, row for row; its mean stays; equal grids stay as they are."""
+    ramp = torch.linspace(0, 1, own) if own > 1 else torch.tensor([0.5])
+    columns = ramp.expand(own, own)  # (n, n): the column alone counts
+    patches = torch.stack((columns, columns.T), dim=-1).reshape(1, own**2, 2)
+    found = resample_grid(patches, side).view(side, side, 2)
+    assert found.mean() == pytest.approx(0.5, abs=1e-6)
+    for channel, axis in ((0, 1), (1, 0)):
+        one = found[..., channel]
+        torch.testing.assert_close(one, one.select(1 - axis, 0).unsqueeze(1 - axis).expand_as(one))
+        if own > 1:
+            assert (one.diff(dim=axis) > 0).all()
+    if own == side:
+        assert resample_grid(patches, side) is patches
+
+
+def test_means_of_cells_by_hand() -> None:
+    """A grid of 4 x 4 to 2 x 2: 0, 1, 4 and 5 are the first cell's."""
+    found = resample_grid(torch.arange(16.0).view(1, 16, 1), 2)
+    assert found.flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+
+
+@pytest.mark.parametrize(("model_type", "head"), [("vit", ""), ("convnext", "ForImageClassification")])
+def test_a_teacher_of_any_kind_is_followed(
+    model_type: str,
+    head: str,
+    save_small: Callable[..., Any],
+    images: torch.Tensor,
+    tmp_path: Path,
+    placement: Placement,
+) -> None:
+    """Another size, another grid, pooled features of its own: the student comes to see them."""
+    save_small(model_type, tmp_path / "teacher", head)
+    options = DistillationOptions(view_size=64, batch_size=16, pool_views=64, reuse=4, min_area=0.7)
+    objective = make(load_teacher(tmp_path / "teacher", (64, 64)), images, options, width=8)
+    objective.module.eval()
+    with torch.no_grad():
+        before = objective.validate()
+    assert ("top_class_agreement" in before) == bool(head)
+    result = train(
+        objective,
+        LoopOptions(max_steps=60, learning_rate=5e-3, ema_decay=0.9, validate_every=60),
+        tmp_path / "run",
+        placement,
+    )
+    assert result.best_value is not None
+    assert before["pooled_cosine"] < 0.3
+    assert result.best_value > 0.6
+
+
+def test_student_and_teacher_see_one_view(images: torch.Tensor) -> None:
+    """A teacher that shows what it is shown, at twice the size: its patches are the student's own view."""
+
+    class Mirror(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.conv = nn.Conv2d(3, 4, 64, stride=64)
+            self.nothing = nn.Parameter(torch.zeros(()))
 
-        def forward(self, pixels: torch.Tensor) -> TeacherOutput:
-            grid = self.conv(pixels)
+        def forward(self, pixels: torch.Tensor) -> Any:
+            return SimpleNamespace(last_hidden_state=F.adaptive_avg_pool2d(pixels, 4), pooler_output=None)
 
-            class Outputs:
-                last_hidden_state = grid
-                pooler_output = grid.mean((2, 3))
-
-            return Outputs()  # type: ignore[return-value]
-
-    half = (0.5, 0.5, 0.5)
-    with pytest.raises(EncoderError) as caught:
-        make(Teacher(backbone=Coarse(), classifier=None, mean=half, std=half), images)
-    assert str(caught.value) == (
-        "The teacher's grid has 1 cells at 64 pixels where the student's has 4; choose a teacher whose "
-        "stride is 32."
-    )
+    teacher = Teacher(backbone=Mirror(), classifier=None, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), size=128)
+    objective = make(teacher, images)
+    objective.loss(0)
+    pool = objective.pool
+    assert pool is not None
+    cells = F.adaptive_avg_pool2d(pool.views.float() / 255, 2).flatten(2).transpose(1, 2)  # (V, 4, 3)
+    torch.testing.assert_close(pool.seen.patches, cells, atol=0.02, rtol=0)
+    assert (cells.std(dim=0) > 0.03).all()  # views are not all alike
 
 
 @pytest.mark.parametrize(

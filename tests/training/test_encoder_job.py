@@ -96,6 +96,19 @@ def test_it_says_what_it_does(job: Job, tmp_path: Path) -> None:
     job.run(tmp_path, max_steps=1)
     assert job.lines[0] == "device: cpu, fp32: as asked"
     assert job.lines[1].startswith("10 training and 3 validation images, ")
+    assert job.lines[2] == "teacher: any size, patches, the mean of its patches, its classes"
+
+
+def test_a_clip_teaches_too(job: Job, tiny_clip: Path, tmp_path: Path) -> None:
+    """Made for 32 pixels, beside views of 64; killed and resumed it is the run it would have been."""
+    whole = job.run(tmp_path / "whole", what={"teacher": tiny_clip})
+    assert job.lines[2] == (
+        "teacher: views made 32 pixels a side, patches, its own pooled features, no classes"
+    )
+    job.run(tmp_path / "parts", what={"teacher": tiny_clip}, max_seconds=1e-9)
+    assert job.run(tmp_path / "parts", what={"teacher": tiny_clip}, resume=True) == whole
+    encoder = load_encoder(parse_encoder(str(tmp_path / "parts")))
+    assert encoder.fingerprint == load_encoder(parse_encoder(str(tmp_path / "whole"))).fingerprint
 
 
 def test_a_teacher_that_is_none_is_refused(job: Job, photos: Path, tmp_path: Path) -> None:

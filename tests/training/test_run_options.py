@@ -238,11 +238,34 @@ def test_what_train_cannot_do_is_said(group: str, changes: dict[str, Any], sente
             "--freeze-encoder changes nothing without --init-from, for a new encoder has nothing to keep; "
             "leave it out.",
         ),
+        (
+            {"lora_rank": 4},
+            "--lora-rank changes nothing with --objective distill; leave it out.",
+        ),
+        (
+            {"objective": "contrastive", "teacher": None, "lora_targets": "q_proj"},
+            "--lora-targets changes nothing without --lora-rank; leave it out.",
+        ),
+        (
+            {
+                "objective": "contrastive",
+                "teacher": None,
+                "init_from": "clip",
+                "lora_rank": 4,
+                "freeze_encoder": True,
+            },
+            "--freeze-encoder changes nothing with --lora-rank, which trains nothing but adapters; leave it "
+            "out.",
+        ),
+        ({"lora_rank": 0}, positive("--lora-rank", 0)),
         ({"chunk_size": 0}, positive("--chunk-size", 0)),
         ({"captions_per_image": 0}, positive("--captions-per-image", 0)),
         ({"text_dropout": 1.0}, share("--text-dropout", 1.0)),
         ({"text_width": 33}, "--text-width 33 is not a multiple of 32; choose for example 160."),
-        ({"teacher": None}, "--teacher is missing; name the directory of a network that transformers loads."),
+        (
+            {"teacher": None},
+            "--teacher is missing; name the directory of a vision model that transformers loads.",
+        ),
         ({"pool_views": 0}, positive("--pool-views", 0)),
         ({"reuse": -1}, positive("--reuse", -1)),
         ({"view_size": 0}, positive("--view-size", 0)),

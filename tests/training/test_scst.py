@@ -189,7 +189,7 @@ def test_a_reward_that_is_no_number_ends_the_training(value: float) -> None:
     with pytest.raises(TrainingError) as caught:
         objective.loss(7)
     assert str(caught.value) == (
-        f"A reward of step 7 is {value}, no number to learn from; leave the part of --reward out that gives "
+        f"A reward of step 8 is {value}, no number to learn from; leave the part of --reward out that gives "
         "it and start again from the last checkpoint."
     )
 

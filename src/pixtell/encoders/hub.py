@@ -1,4 +1,4 @@
-"""Any vision backbone that transformers reads: as a frozen encoder, and as a teacher to distil from.
+"""Any vision backbone that transformers reads, as a frozen encoder.
 
 In: a directory in transformers' layout, or a hub id. transformers is imported inside functions only.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -59,7 +59,7 @@ class HubEncoder(nn.Module):
         pooled = getattr(outputs, "pooler_output", None)
         if self.output == "pooled" and pooled is not None:
             return torch.flatten(pooled, 1)  # (B, F)
-        patches = _patches(outputs.last_hidden_state)  # (B, N, F)
+        patches = as_patches(outputs.last_hidden_state)  # (B, N, F)
         return patches.mean(1) if self.output == "pooled" else patches
 
 
@@ -72,14 +72,8 @@ def load_hub_encoder(spec: EncoderSpec, *, base_dir: Path | None = None) -> HubE
     """
     check_output(spec.output, ("patches", "pooled"), f"encoder {spec.source}")
     directory = model_directory(spec, base_dir)
-    config = read_config(directory)
-    config = getattr(config, "vision_config", config)  # of two towers, the one that sees
-    model, missing = load_model(directory, "AutoModel", config)
-    if missing and all(key.startswith("pooler.") for key in missing):
-        model.pooler = None  # saved without: it would be random
-    elif missing:
-        raise EncoderError(f"the weights in {directory} lack {name_some(missing)}: save the model again.")
-    preprocess = _read_preprocess(directory, config)
+    model, config = load_backbone(directory)
+    preprocess = read_hub_preprocess(directory, config)
     try:
         return HubEncoder(
             backbone=model, name=spec.hub_id or directory.name, output=spec.output, preprocess=preprocess
@@ -91,7 +85,23 @@ def load_hub_encoder(spec: EncoderSpec, *, base_dir: Path | None = None) -> HubE
         ) from cause
 
 
-def _read_preprocess(directory: Path, config: Any) -> Preprocess:
+def load_backbone(directory: Path) -> tuple[Any, Any]:
+    """The frozen vision model in `directory`, of two towers the one that sees, and its config.
+
+    Raises: EncoderError as `load_hub_encoder` does.
+    """
+    config = read_config(directory)
+    config = getattr(config, "vision_config", config)
+    model, missing = load_model(directory, "AutoModel", config)
+    if missing and all(key.startswith("pooler.") for key in missing):
+        model.pooler = None  # saved without: it would be random
+    elif missing:
+        raise EncoderError(f"the weights in {directory} lack {name_some(missing)}: save the model again.")
+    return model, config
+
+
+def read_hub_preprocess(directory: Path, config: Any) -> Preprocess:
+    """The preprocess of the backbone in a directory; what its files don't say is usual for its type."""
     half = config.model_type in _HALF_MODELS
     default = Preprocess(
         size=image_size_of(config),
@@ -103,7 +113,7 @@ def _read_preprocess(directory: Path, config: Any) -> Preprocess:
     return read_preprocess(directory, default)
 
 
-def _patches(hidden: torch.Tensor) -> torch.Tensor:
+def as_patches(hidden: torch.Tensor) -> torch.Tensor:
     """A grid (B, C, h, w) or tokens (B, n + N, F) to patches (B, N, F).
 
     Images are square, so N is the largest square in the number of tokens: 197 = 1 + 14 x 14.
@@ -111,93 +121,3 @@ def _patches(hidden: torch.Tensor) -> torch.Tensor:
     if hidden.ndim == 4:
         return hidden.flatten(2).transpose(1, 2)  # (B, N, F)
     return hidden[:, -(math.isqrt(hidden.shape[1]) ** 2) :]  # (B, N, F)
-
-
-# ---- the teacher
-
-
-class TeacherOutput(NamedTuple):
-    """What a teacher sees: the grid of its last layer, row by row, its mean, its classes before softmax."""
-
-    patches: torch.Tensor  # (B, N, F)
-    pooled: torch.Tensor  # (B, F)
-    logits: torch.Tensor | None  # (B, C); None: a backbone that was saved without a classifier
-
-
-class Teacher(nn.Module):
-    """A frozen convolutional network in eval mode, for any size divisible by its stride (MobileNetV2: 32).
-
-    mean and std are those of its pixels: pixels = (RGB / 255 - mean) / std.
-    """
-
-    def __init__(
-        self,
-        *,
-        backbone: nn.Module,
-        classifier: nn.Module | None,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
-    ) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.classifier = classifier
-        self.mean = mean
-        self.std = std
-        freeze(self).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def forward(self, pixels: torch.Tensor) -> TeacherOutput:
-        """Pixels (B, 3, H, W), any float dtype, to features and logits in the teacher's own dtype."""
-        dtype = next(self.backbone.parameters()).dtype
-        pixels = pixels.to(dtype).contiguous(memory_format=torch.channels_last)  # (B, 3, H, W)
-        outputs = self.backbone(pixels)
-        logits = None if self.classifier is None else self.classifier(outputs.pooler_output)  # (B, C)
-        return TeacherOutput(_patches(outputs.last_hidden_state), outputs.pooler_output.flatten(1), logits)
-
-
-def load_teacher(source: str | Path) -> Teacher:
-    """The network in the directory `source`, with its classifier if it was saved with one, fp32, on the CPU.
-
-    Raises:
-        EncoderError: no such directory, no vision model of transformers, no grid of features, weights that
-            lack the classifier or anything else.
-    """
-    directory = Path(source)
-    config = read_config(directory)
-    classifies = any("ForImageClassification" in name for name in config.architectures or ())
-    model, missing = load_model(
-        directory, "AutoModelForImageClassification" if classifies else "AutoModel", config
-    )
-    if any(key.startswith("classifier") for key in missing):
-        raise EncoderError(
-            f"{directory} has no weights for its classifier, which distillation needs: save the whole model."
-        )
-    if missing:
-        raise EncoderError(f"the weights in {directory} lack {name_some(missing)}: save the model again.")
-    preprocess = _read_preprocess(directory, config)
-    teacher = Teacher(
-        backbone=model.base_model,
-        classifier=getattr(model, "classifier", None),
-        mean=preprocess.mean,
-        std=preprocess.std,
-    )
-    _check_teacher(model, teacher, classifies=classifies, directory=directory)
-    return teacher
-
-
-@torch.no_grad()
-def _check_teacher(model: Any, teacher: Teacher, *, classifies: bool, directory: Path) -> None:
-    """Run both at a size of no model's own; raises EncoderError where the teacher differs from the model."""
-    pixels = torch.zeros(1, 3, 96, 64)
-    try:
-        outputs = teacher.backbone(pixels)
-        fits = outputs.last_hidden_state.ndim == 4 and outputs.pooler_output is not None
-        if fits and classifies:
-            logits = teacher(pixels).logits
-            fits = logits is not None and torch.allclose(logits, model(pixels).logits, atol=1e-4)
-    except (AttributeError, TypeError, ValueError, RuntimeError):
-        fits = False
-    if not fits:
-        raise EncoderError(
-            f"{directory} gives no grid of features at any size with a classifier over their mean: distil "
-            "from a convolutional network such as MobileNetV2."
-        )

@@ -4,13 +4,13 @@ As in run_options.py, each field is a flag, and `check_captioner` says first wha
 """
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from pixtell.augment import ViewOptions
 from pixtell.errors import OptionError
 from pixtell.models import FAMILIES
 from pixtell.options import check_positive, option
+from pixtell.training.lora import check_peft
 from pixtell.training.rewards import parse_reward
 from pixtell.training.run_options import DataOptions, RunOptions, check_run, check_shares, refuse_idle
 
@@ -130,7 +130,7 @@ def check_captioner(data: DataOptions, what: CaptionerOptions, run: RunOptions) 
     if what.lora_rank is None:
         refuse_idle(what, "lora_targets", "without --lora-rank")
     else:
-        _check_lora(what)
+        _check_lora(what, what.lora_rank)
     if what.pretrain_text is None:
         refuse_idle(what, "pretrain_epochs", "without --pretrain-text")
     elif what.train_language_model == "frozen":
@@ -141,12 +141,9 @@ def check_captioner(data: DataOptions, what: CaptionerOptions, run: RunOptions) 
         refuse_idle(what, "min_area colour", "without --views 2 or more, or --train-encoder")
 
 
-def _check_lora(what: CaptionerOptions) -> None:
+def _check_lora(what: CaptionerOptions, rank: int) -> None:
     refuse_idle(what, "train_language_model", "with --lora-rank, which trains nothing of it but adapters")
-    if find_spec("peft") is None:
-        raise OptionError(
-            f"--lora-rank {what.lora_rank} needs peft, which is not installed; pip install 'pixtell[lora]'."
-        )
+    check_peft(rank)
 
 
 def _check_objective(what: CaptionerOptions) -> None:

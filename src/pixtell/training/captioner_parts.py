@@ -28,12 +28,12 @@ from pixtell.models.clipcap import ClipCap
 from pixtell.models.gpt2 import Gpt2
 from pixtell.tokenizers import Gpt2Tokenizer, Tokenizer, WordTokenizer
 from pixtell.training.captioner_options import CaptionerOptions
-from pixtell.training.lora import add_adapters
+from pixtell.training.lora import CLIP_TARGETS, add_adapters, parse_targets
 
 _LEAST_TOKENS = 64  # room for captions in our own GPT-2, whatever the training captions need
 _HEAD_DIM = 64  # of its attention, at least
 # whose layers get adapters, and which
-_LORA_TARGETS = {"language model": ["c_attn"], "encoder": ["q_proj", "v_proj"]}
+_LORA_TARGETS = {"language model": ("c_attn",), "encoder": CLIP_TARGETS}
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,7 @@ def _add_lora(what: CaptionerOptions, rank: int, parts: CaptionerParts) -> None:
     if what.train_encoder:
         assert isinstance(parts.encoder, nn.Module)
         modules["encoder"] = parts.encoder
-    given = None if what.lora_targets is None else [name.strip() for name in what.lora_targets.split(",")]
-    targets = {word: _LORA_TARGETS[word] if given is None else given for word in modules}
+    targets = {word: parse_targets(what.lora_targets, _LORA_TARGETS[word]) for word in modules}
     add_adapters(modules, rank=rank, targets=targets)
 
 

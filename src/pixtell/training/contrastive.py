@@ -24,6 +24,7 @@ from pixtell.errors import TrainingError
 from pixtell.metrics.retrieval import score_retrieval
 from pixtell.tokenizers import split_words
 from pixtell.training.loop import Numbers, step_seed
+from pixtell.training.lora import without_adapters
 
 SCALES = (1.0, 100.0)  # what cosines may be multiplied with, 1 / temperature; above, it is cut as CLIP's is
 _RUNAWAY = 200.0  # no step of a sane size comes from below SCALES[1] to here
@@ -112,7 +113,9 @@ class Contrastive:
         return score_retrieval(images.numpy(), in_order.numpy(), self.val.of_image).numbers()
 
     def save(self, directory: Path) -> None:
-        self.towers.save(directory)
+        plain = without_adapters(self.towers)
+        assert isinstance(plain, Towers)
+        plain.save(directory)
 
     def _scale(self, step: int) -> torch.Tensor:
         """What cosines are multiplied with, cut as CLIP's is. Raises: TrainingError where it ran away."""

@@ -20,6 +20,7 @@ from pixtell.images import Preprocess
 from pixtell.tokenizers import WordTokenizer
 from pixtell.training.contrastive import CaptionedImages, Contrastive, ContrastiveOptions
 from pixtell.training.image_memory import load_split_images
+from pixtell.training.lora import CLIP_TARGETS, add_adapters, parse_targets
 from pixtell.training.run_options import DataOptions, EncoderOptions, EncoderRunOptions
 from pixtell.training.split_records import Report, read_splits
 
@@ -45,6 +46,10 @@ def make_contrastive(
     towers = choose_towers(what, spec, [text for record in train_records for text in record.captions])
     towers.requires_grad_(True)
     towers.image_backbone.requires_grad_(not what.freeze_encoder)
+    if what.lora_rank is not None:
+        targets = {"CLIP": parse_targets(what.lora_targets, CLIP_TARGETS)}
+        add_adapters({"CLIP": towers}, rank=what.lora_rank, targets=targets)
+        towers.logit_scale.requires_grad_(True)
     train_records = _without_unknown(train_records, towers, report)
     options = ContrastiveOptions(
         view_size=_view_size(what, towers),
@@ -85,8 +90,10 @@ def choose_towers(what: EncoderOptions, spec: EncoderSpec | None, captions: Sequ
 
 
 def _with_text(records: Sequence[CaptionedImage], split: str, report: Report) -> list[CaptionedImage]:
-    """The records that have a caption. Raises: DatasetError where fewer than two are left."""
-    kept = [record for record in records if any(caption.strip() for caption in record.captions)]
+    """The records that have a caption, without the empty ones. Raises: DatasetError where fewer than two are
+    left."""
+    said = [replace(r, captions=tuple(text for text in r.captions if text.strip())) for r in records]
+    kept = [record for record in said if record.captions]
     if len(kept) < len(records):
         report(f"{split}: {len(records) - len(kept):,} images without a caption, left out")
     _require_two(kept, split)

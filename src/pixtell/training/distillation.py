@@ -6,8 +6,12 @@ validation images.
 Both look at the same view of an image, crops, colours and blends included (Beyer et al. 2022, "Knowledge
 distillation: a good teacher is patient and consistent"). The teacher costs as much as the student, so views
 come in pools: one teacher pass a view, `reuse` passes of the student over each pool.
+
+A teacher may see the view at another size, and through another grid: its patches are averaged, or
+interpolated, to the student's cells.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +21,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from pixtell.augment import ViewOptions, mix, random_views
-from pixtell.encoders.hub import Teacher
 from pixtell.encoders.nano import STRIDE, NanoEncoder, save_nano_encoder
-from pixtell.errors import EncoderError, OptionError
+from pixtell.encoders.teacher import Teacher
+from pixtell.errors import OptionError
 from pixtell.images import Preprocess
 from pixtell.training.loop import Numbers
 
@@ -57,39 +61,83 @@ class DistillationOptions:
             )
 
 
+class _Seen(NamedTuple):
+    """What the teacher sees of V views, as it gives it, on the CPU."""
+
+    patches: torch.Tensor  # (V, N, F_teacher), on the student's grid
+    pooled: torch.Tensor | None  # (V, P); None: the mean of the patches
+    logits: torch.Tensor | None  # (V, C)
+
+    def at(self, rows: torch.Tensor) -> "_Seen":
+        """Of the views at `rows` (B,)."""
+        return _Seen(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
+
+
+class _Sight(NamedTuple):
+    """What the teacher sees, or the student guesses that it does, in units of the teacher's spread."""
+
+    patches: torch.Tensor  # (B, N, F_teacher)
+    pooled: torch.Tensor  # (B, P)
+
+
 class _Pool(NamedTuple):
     """V views as the teacher sees them, on the CPU, and the order in which the student does."""
 
     views: torch.Tensor  # uint8 (V, 3, S, S)
-    patches: torch.Tensor  # (V, N, F_teacher)
-    logits: torch.Tensor | None  # (V, C)
+    seen: _Seen
     order: torch.Tensor  # (reuse * V,) rows; every pass over the pool is a permutation of its own
 
 
 class _Student(nn.Module):
-    """The encoder, a 1x1 convolution to the teacher's channels, and the statistics that standardise the
-    teacher's patches."""
+    """The encoder, a 1x1 convolution to the teacher's channels, another layer to its pooled features where
+    these are not the mean of its patches, and the statistics that standardise them."""
 
     patch_mean: torch.Tensor
     patch_std: torch.Tensor
+    own_mean: torch.Tensor
+    own_std: torch.Tensor
 
-    def __init__(self, *, encoder: NanoEncoder, teacher_dim: int) -> None:
+    def __init__(self, *, encoder: NanoEncoder, sample: _Seen) -> None:
+        """sample: of some views, for their mean and spread."""
         super().__init__()
         self.encoder = encoder.requires_grad_(True)
-        self.projection = nn.Linear(encoder.config.feature_dim, teacher_dim)
-        self.register_buffer("patch_mean", torch.zeros(teacher_dim))
-        self.register_buffer("patch_std", torch.ones(teacher_dim))
+        self.projection = nn.Linear(encoder.config.feature_dim, sample.patches.shape[2])
+        self.register_buffer("patch_mean", sample.patches.mean(dim=(0, 1)))
+        self.register_buffer("patch_std", sample.patches.std(dim=(0, 1)).clamp(min=1e-3))
+        self.pooled_projection: nn.Linear | None = None
+        if sample.pooled is not None:
+            self.pooled_projection = nn.Linear(encoder.config.feature_dim, sample.pooled.shape[1])
+            self.register_buffer("own_mean", sample.pooled.mean(dim=0))
+            self.register_buffer("own_std", sample.pooled.std(dim=0).clamp(min=1e-3))
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """pixels (B, 3, H, W) -> the teacher's standardised patches, as guessed, (B, N, F_teacher)."""
-        return self.projection(self.encoder.grid(pixels).flatten(2).transpose(1, 2))  # type: ignore[no-any-return]
+    def forward(self, pixels: torch.Tensor) -> _Sight:
+        """pixels (B, 3, H, W) -> what the teacher sees of them, as guessed, fp32."""
+        grid = self.encoder.grid(pixels).flatten(2).transpose(1, 2)  # (B, N, F)
+        patches = self.projection(grid).float()  # (B, N, F_teacher)
+        if self.pooled_projection is None:
+            return _Sight(patches, patches.mean(dim=1))
+        return _Sight(patches, self.pooled_projection(grid.mean(dim=1)).float())
+
+    def standardise(self, seen: _Seen) -> _Sight:
+        """What the teacher saw, in units of its spread, on this module's device."""
+        device = self.patch_mean.device
+        patches = (seen.patches.to(device).float() - self.patch_mean) / self.patch_std
+        if seen.pooled is None:
+            return _Sight(patches, patches.mean(dim=1))
+        return _Sight(patches, (seen.pooled.to(device).float() - self.own_mean) / self.own_std)
+
+    @property
+    def pooled_statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and spread of the teacher's pooled features, (P,) each."""
+        if self.pooled_projection is None:
+            return self.patch_mean, self.patch_std
+        return self.own_mean, self.own_std
 
 
 class Distillation:
-    """The objective. `module` holds student and projection; what is saved is the encoder alone.
+    """The objective. `module` holds student and projections; what is saved is the encoder alone.
 
     train_images, val_images: uint8 (N, 3, S, S), whole pictures resized to a square, in memory.
-    Raises: EncoderError for a teacher whose grid differs from the student's.
     """
 
     best_metric = "pooled_cosine"
@@ -115,26 +163,23 @@ class Distillation:
         self.teacher_view = Preprocess(
             size=options.view_size, resize="square", mean=teacher.mean, std=teacher.std
         )
-        patches = self._sample_patches()  # (V, N, F_teacher)
-        self.module = _Student(encoder=encoder, teacher_dim=patches.shape[2]).to(device)
-        self.module.patch_mean.copy_(patches.mean(dim=(0, 1)))
-        self.module.patch_std.copy_(patches.std(dim=(0, 1)).clamp(min=1e-3))
+        self.module = _Student(encoder=encoder, sample=self._sample()).to(device)
         self.steps_per_pool = options.pool_views * options.reuse // options.batch_size
         self._val_batches = torch.split(_resized(val_images, encoder.config.image_size), _TEACHER_BATCH)
-        self._val_targets: list[tuple[torch.Tensor, torch.Tensor | None]] = []  # filled once
+        self._val_targets: list[_Seen] = []  # filled once
 
     def loss(self, step: int) -> tuple[torch.Tensor, Numbers]:
         pool = self._pool_of(step)
         start = step % self.steps_per_pool * self.options.batch_size
         rows = pool.order[start : start + self.options.batch_size]  # (B,)
         pixels = self.student_view.normalise(pool.views[rows].to(self.device))  # (B, 3, S, S)
-        target = self._standardised(pool.patches[rows])  # (B, N, F_teacher)
-        guess = self.module(pixels).float()  # (B, N, F_teacher)
-        patch_loss = F.smooth_l1_loss(guess, target)
+        seen = pool.seen.at(rows)
+        target, guess = self.module.standardise(seen), self.module(pixels)
+        patch_loss = F.smooth_l1_loss(guess.patches, target.patches)
         cosine = F.cosine_similarity(self._centred(guess), self._centred(target)).mean()
         loss = self.options.patch_weight * patch_loss + self.options.cosine_weight * (1 - cosine)
-        if pool.logits is not None:
-            wanted = pool.logits[rows].to(self.device).float()  # (B, C)
+        if seen.logits is not None:
+            wanted = seen.logits.to(self.device).float()  # (B, C)
             divergence = class_divergence(self._classify(guess), wanted, self.options.temperature)
             loss = loss + self.options.class_weight * divergence
         return loss, {"patch_loss": patch_loss.detach(), "cosine": cosine.detach()}
@@ -145,13 +190,12 @@ class Distillation:
         cosines, agreements = [], []
         if not self._val_targets:
             self._val_targets = [self._look(batch) for batch in self._val_batches]
-        for batch, (patches, logits) in zip(self._val_batches, self._val_targets, strict=True):
-            guess = self.module(self.student_view.normalise(batch.to(self.device))).float()
-            cosines.append(
-                F.cosine_similarity(self._centred(guess), self._centred(self._standardised(patches)))
-            )
-            if logits is not None:
-                agreements.append(self._classify(guess).argmax(1) == logits.to(self.device).argmax(1))
+        for batch, seen in zip(self._val_batches, self._val_targets, strict=True):
+            guess = self.module(self.student_view.normalise(batch.to(self.device)))
+            target = self.module.standardise(seen)
+            cosines.append(F.cosine_similarity(self._centred(guess), self._centred(target)))
+            if seen.logits is not None:
+                agreements.append(self._classify(guess).argmax(1) == seen.logits.to(self.device).argmax(1))
         numbers = {"pooled_cosine": float(torch.cat(cosines).mean())}
         if agreements:
             numbers["top_class_agreement"] = float(torch.cat(agreements).float().mean())
@@ -160,17 +204,13 @@ class Distillation:
     def save(self, directory: Path) -> None:
         save_nano_encoder(self.module.encoder, directory)
 
-    def _standardised(self, patches: torch.Tensor) -> torch.Tensor:
-        """The teacher's patches (B, N, F_teacher), in units of their spread, on the device."""
-        return (patches.to(self.device).float() - self.module.patch_mean) / self.module.patch_std
+    def _centred(self, sight: _Sight) -> torch.Tensor:
+        """The pooled features, centred, in the teacher's own units, (B, P)."""
+        return sight.pooled * self.module.pooled_statistics[1]
 
-    def _centred(self, standardised: torch.Tensor) -> torch.Tensor:
-        """(B, N, F_teacher) standardised -> pooled, centred, in the teacher's own units, (B, F_teacher)."""
-        return standardised.mean(dim=1) * self.module.patch_std
-
-    def _classify(self, guess: torch.Tensor) -> torch.Tensor:
+    def _classify(self, guess: _Sight) -> torch.Tensor:
         """The teacher's classifier on the student's pooled guess, (B, C)."""
-        pooled = self._centred(guess) + self.module.patch_mean
+        pooled = self._centred(guess) + self.module.pooled_statistics[0]
         assert self.teacher.classifier is not None
         weight = next(self.teacher.classifier.parameters())
         return self.teacher.classifier(pooled.to(weight.dtype)).float()  # type: ignore[no-any-return]
@@ -187,44 +227,52 @@ class Distillation:
         generator = _generator(options.seed, index)
         epochs = -(-options.pool_views // count)
         chosen = torch.cat([torch.randperm(count, generator=generator) for _ in range(epochs)])
-        views, patches, logits = [], [], []
+        views, seen = [], []
         for number, rows in enumerate(torch.split(chosen[: options.pool_views], _TEACHER_BATCH)):
             images = self.train_images[rows].to(self.device)  # (b, 3, S, S)
             view = random_views(images, options.view_size, self.view_options, generator)
             if (number * options.mixup_share) % 1 + options.mixup_share >= 1:  # 0.5: every other batch
                 view = mix(view, generator)
-            seen, classes = self._look(view)
+            seen.append(self._look(view))
             views.append(view.cpu())
-            patches.append(seen)
-            logits.extend([] if classes is None else [classes])
         order = [torch.randperm(options.pool_views, generator=generator) for _ in range(options.reuse)]
-        return _Pool(
-            torch.cat(views), torch.cat(patches), torch.cat(logits) if logits else None, torch.cat(order)
-        )
+        parts = (None if part[0] is None else torch.cat(part) for part in zip(*seen, strict=True))
+        return _Pool(torch.cat(views), _Seen(*parts), torch.cat(order))
 
-    def _sample_patches(self) -> torch.Tensor:
-        """The teacher's patches of some views, fp32 (V, N, F_teacher), for their mean and spread.
-
-        Raises: EncoderError where its grid is not the student's.
-        """
+    def _sample(self) -> _Seen:
+        """What the teacher sees of some views, fp32 on the device."""
         options, device = self.options, self.device
         images = self.train_images[: 2 * _TEACHER_BATCH].to(device)  # (V, 3, S, S)
         views = random_views(images, options.view_size, self.view_options, _generator(options.seed, -1))
-        patches = self._look(views)[0].to(device).float()
-        side = options.view_size // STRIDE
-        if patches.shape[1] != side**2:
-            raise EncoderError(
-                f"The teacher's grid has {patches.shape[1]} cells at {options.view_size} pixels where the "
-                f"student's has {side**2}; choose a teacher whose stride is {STRIDE}."
-            )
-        return patches
+        seen = self._look(views)
+        pooled = None if seen.pooled is None else seen.pooled.to(device).float()
+        return _Seen(seen.patches.to(device).float(), pooled, None)
 
     @torch.no_grad()
-    def _look(self, views: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The teacher's patches (V, N, F_teacher) and logits (V, C) of uint8 views, on the CPU."""
+    def _look(self, views: torch.Tensor) -> _Seen:
+        """What the teacher sees of uint8 views (V, 3, S, S)."""
         with torch.autocast(self.device.type, enabled=False):
             seen = self.teacher(self.teacher_view.normalise(views.to(self.device)))
-        return seen.patches.cpu(), None if seen.logits is None else seen.logits.cpu()
+            patches = resample_grid(seen.patches, views.shape[-1] // STRIDE)
+        return _Seen(
+            patches.cpu(),
+            seen.pooled.cpu() if self.teacher.own_pool else None,
+            None if seen.logits is None else seen.logits.cpu(),
+        )
+
+
+def resample_grid(patches: torch.Tensor, side: int) -> torch.Tensor:
+    """Patches of a square grid (B, n * n, F), row by row, to one of (B, side * side, F): means of the cells
+    that a coarser one covers, a finer one interpolated."""
+    own = math.isqrt(patches.shape[1])
+    if own == side:
+        return patches
+    grid = patches.transpose(1, 2).unflatten(2, (own, own)).float()  # (B, F, n, n)
+    if own > side:
+        grid = F.adaptive_avg_pool2d(grid, side)
+    else:
+        grid = F.interpolate(grid, (side, side), mode="bilinear", align_corners=False)
+    return grid.flatten(2).transpose(1, 2).to(patches.dtype)
 
 
 def class_divergence(logits: torch.Tensor, wanted: torch.Tensor, temperature: float) -> torch.Tensor:

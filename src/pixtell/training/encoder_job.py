@@ -11,9 +11,9 @@ import torch
 
 from pixtell.devices import Placement, choose_placement
 from pixtell.encoders import EncoderSpec, parse_encoder
-from pixtell.encoders.hub import load_teacher
 from pixtell.encoders.nano import NanoEncoder, NanoEncoderConfig, load_nano_encoder
 from pixtell.encoders.nano_text import NanoTowers
+from pixtell.encoders.teacher import Teacher, load_teacher
 from pixtell.errors import OptionError
 from pixtell.images import Preprocess
 from pixtell.reports import write_training_curves
@@ -91,8 +91,13 @@ def _settle(
                 f"--init-from {what.init_from} is neither a nano encoder nor a CLIP but {kind}, and has no "
                 "text tower; name one of them."
             )
+        if kind == "nano" and what.lora_rank is not None:
+            raise OptionError(
+                f"--lora-rank {what.lora_rank} is for a CLIP, and these towers are nano's; leave it out, or "
+                "name a CLIP with --init-from."
+            )
         view_size, min_area, batch_size = 128, 0.6, ContrastiveOptions.batch_size
-        learning_rate = 1e-5 if kind == "clip" else 1e-3
+        learning_rate = 1e-3 if kind == "nano" else 1e-5 if what.lora_rank is None else 1e-4
     settled = replace(
         what,
         view_size=what.view_size or (None if kind == "clip" else view_size),
@@ -123,7 +128,7 @@ def _make_distillation(
         f"{len(train_images):,} training and {len(val_images):,} validation images, "
         f"{sum(p.numel() for p in encoder.parameters()):,} parameters"
     )
-    return _distil(encoder, train_images, val_images, what, run, placement)
+    return _distil(encoder, train_images, val_images, what, run, placement, report)
 
 
 def _make_contrastive(
@@ -145,6 +150,7 @@ def _make_contrastive(
         what,
         replace(run, batch_size=None),  # views beside the images of a step
         placement,
+        report,
     )
     return Regularised(contrastive=contrastive, distillation=distillation, weight=what.distill_weight)
 
@@ -156,6 +162,7 @@ def _distil(
     what: EncoderOptions,
     run: EncoderRunOptions,
     placement: Placement,
+    report: Report,
 ) -> Distillation:
     """train_images, val_images: uint8 (N, 3, S, S)."""
     assert what.teacher is not None
@@ -169,7 +176,9 @@ def _distil(
         min_area=what.min_area,
         seed=run.seed,
     )
-    teacher = load_teacher(what.teacher).to(placement.device, placement.dtype)
+    teacher = load_teacher(what.teacher, (what.view_size, encoder.config.image_size))
+    report(f"teacher: {_describe(teacher)}")
+    teacher.to(placement.device, placement.dtype)
     return Distillation(
         encoder=encoder,
         teacher=teacher,
@@ -178,3 +187,9 @@ def _distil(
         options=options,
         device=placement.device,
     )
+
+
+def _describe(teacher: Teacher) -> str:
+    size = "any size" if teacher.size is None else f"views made {teacher.size} pixels a side"
+    pooled = "its own pooled features" if teacher.own_pool else "the mean of its patches"
+    return f"{size}, patches, {pooled}, {'no classes' if teacher.classifier is None else 'its classes'}"

@@ -7,12 +7,27 @@ Reference: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, 2021; 
 
 import copy
 from collections.abc import Collection, Mapping, Sequence
+from importlib.util import find_spec
 
 from torch import nn
 
 from pixtell.errors import OptionError
 
+CLIP_TARGETS = ("q_proj", "v_proj")  # where a CLIP gets adapters if nobody says otherwise
 _SCALE = 2  # an adapter's product is multiplied with this
+
+
+def check_peft(rank: int) -> None:
+    """Raises: OptionError where there is no peft to make adapters of --lora-rank with."""
+    if find_spec("peft") is None:
+        raise OptionError(
+            f"--lora-rank {rank} needs peft, which is not installed; pip install 'pixtell[lora]'."
+        )
+
+
+def parse_targets(text: str | None, usual: Collection[str]) -> list[str]:
+    """What --lora-targets says; None: what is usual."""
+    return list(usual) if text is None else [name.strip() for name in text.split(",")]
 
 
 def add_adapters(

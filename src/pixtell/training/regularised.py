@@ -23,11 +23,12 @@ class Regularised:
         self.contrastive = contrastive
         self.distillation = distillation
         self.weight = weight
-        # The encoder stands in the towers, and so not a second time with the student, of which the projection
-        # alone is new: its statistics of the teacher never change, and a resumed run finds the same.
-        self.module: nn.Module = nn.ModuleDict(
-            {"towers": contrastive.module, "projection": distillation.module.projection}
-        )
+        # The encoder stands in the towers, and so not a second time with the student, of which the
+        # projections alone are new: its statistics of the teacher never change, and a resumed run finds them.
+        student = distillation.module
+        self.module = nn.ModuleDict({"towers": contrastive.module, "projection": student.projection})
+        if student.pooled_projection is not None:
+            self.module["pooled_projection"] = student.pooled_projection
 
     def loss(self, step: int) -> tuple[torch.Tensor, Numbers]:
         loss, numbers = self.contrastive.loss(step)

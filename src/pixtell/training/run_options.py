@@ -18,6 +18,7 @@ from pixtell.options import check_positive, flag_name, option
 from pixtell.training.contrastive import ContrastiveOptions
 from pixtell.training.distillation import DistillationOptions
 from pixtell.training.loop import LoopOptions
+from pixtell.training.lora import check_peft
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,9 @@ class EncoderOptions:
         "distill", "distill: learn from --teacher; contrastive: images and captions find each other."
     )
     teacher: Path | None = option(
-        None, "Directory of a network that transformers loads with its classifier.", may_change=True
+        None,
+        "Directory of a vision model that transformers loads, with or without a classifier.",
+        may_change=True,
     )
     distill_weight: float | None = option(
         None, "contrastive: learn from --teacher too, its loss times this; not given: from captions alone."
@@ -108,6 +111,12 @@ class EncoderOptions:
     freeze_encoder: bool = option(
         False, "contrastive: leave the encoder of --init-from as it is; texts learn to find its images."
     )
+    lora_rank: int | None = option(
+        None, "contrastive, from a CLIP: train adapters of this rank and the temperature, nothing else."
+    )
+    lora_targets: str | None = option(
+        None, "contrastive: layers that get adapters; not given: q_proj and v_proj."
+    )
     text_width: int = option(NanoTextConfig.width, "contrastive: width of a new text tower.")
     text_dropout: float = option(NanoTextConfig.dropout, "contrastive: dropout in a new text tower.")
     min_count: int = option(4, "contrastive: words seen less often are unknown to a new text tower.")
@@ -124,7 +133,8 @@ class EncoderRunOptions(RunOptions):
     )
     learning_rate: float | None = option(
         None,
-        "Peak learning rate; not given: 2e-3 to distill, 1e-3 for nano towers, 1e-5 for a CLIP.",
+        "Peak learning rate; not given: 2e-3 to distill, 1e-3 for nano towers, 1e-5 for a CLIP, 1e-4 for "
+        "adapters.",
         may_change=True,
     )
     weight_decay: float = option(0.02, "AdamW's weight decay.")
@@ -136,7 +146,8 @@ class EncoderRunOptions(RunOptions):
 
 # Flags that change nothing beside another: they are refused, or their user would think that they did.
 _CONTRASTIVE_ONLY = (
-    "distill_weight captions_per_image chunk_size freeze_encoder text_width text_dropout min_count"
+    "distill_weight captions_per_image chunk_size freeze_encoder lora_rank lora_targets text_width "
+    "text_dropout min_count"
 )
 
 
@@ -146,6 +157,7 @@ def check_encoder(data: DataOptions, what: EncoderOptions, run: RunOptions) -> N
     check_run(data, run)
     check_positive(what, "encoder_width", "image_size", "view_size", "pool_views", "reuse", "validate_every")
     check_positive(what, "captions_per_image", "chunk_size", "text_width", "min_count", "distill_weight")
+    check_positive(what, "lora_rank")
     check_shares(what, "text_dropout")
     ViewOptions(min_area=ViewOptions.min_area if what.min_area is None else what.min_area)  # its own checks
     NanoEncoderConfig(width=what.encoder_width, image_size=what.image_size)
@@ -154,7 +166,7 @@ def check_encoder(data: DataOptions, what: EncoderOptions, run: RunOptions) -> N
         refuse_idle(what, _CONTRASTIVE_ONLY, "with --objective distill")
         if what.teacher is None:
             raise OptionError(
-                "--teacher is missing; name the directory of a network that transformers loads."
+                "--teacher is missing; name the directory of a vision model that transformers loads."
             )
     elif what.objective == "contrastive":
         _check_contrastive(what, run.batch_size or ContrastiveOptions.batch_size)
@@ -181,6 +193,11 @@ def _check_contrastive(what: EncoderOptions, batch_size: int) -> None:
         raise OptionError(
             f"--distill-weight {what.distill_weight} changes nothing with --freeze-encoder; leave one out."
         )
+    if what.lora_rank is None:
+        refuse_idle(what, "lora_targets", "without --lora-rank")
+    else:
+        refuse_idle(what, "freeze_encoder", "with --lora-rank, which trains nothing but adapters")
+        check_peft(what.lora_rank)
     if batch_size == 1:
         raise OptionError(
             "--batch-size 1 leaves nothing to compare an image with; give 2 or more, better hundreds."

@@ -90,8 +90,9 @@ class SelfCritical:
         rewards = torch.tensor(self.reward(batch.rows.tolist(), drawn), dtype=torch.float64)  # (B, K)
         if not rewards.isfinite().all():
             wrong = rewards[~rewards.isfinite()][0].item()
+            step = call // self.batches.accumulate + 1  # as people count
             raise TrainingError(
-                f"A reward of step {call // self.batches.accumulate} is {wrong}, no number to learn from; "
+                f"A reward of step {step} is {wrong}, no number to learn from; "
                 "leave the part of --reward out that gives it and start again from the last checkpoint."
             )
         log_probs = self._log_probs(logits, state, captions)  # (B * K,)
