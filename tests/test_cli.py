@@ -222,7 +222,7 @@ def test_a_value_that_cannot_be(
         ("--beam-size 3", r"No such option: --beam-size.* pixtell --help\."),
         ("score --hypotheses x", r"Missing option '--references'; see pixtell score --help\."),
         ("datasets lost", r"pixtell datasets 'lost' is unknown; choose list or check\."),
-        ("models lost", r"pixtell models 'lost' is unknown; choose list\."),
+        ("models lost", r"pixtell models 'lost' is unknown; choose list or export\."),
     ],
 )
 def test_what_cannot_be_read_is_one_line(capsys: Captured, arguments: str, pattern: str) -> None:

@@ -59,6 +59,7 @@ UNITS: dict[str, Unit] = {
     "decoding": Unit(4),
     "batching": Unit(4),
     "checkpoints": Unit(4),
+    "exports": Unit(4, same_row=names("checkpoints")),
     "converters": Unit(4),
     # composer one, and pictures of results
     "captioner": Unit(5),

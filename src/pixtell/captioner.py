@@ -12,11 +12,12 @@ from typing import Any, Literal, TypeAlias, cast
 
 import torch
 
-from pixtell.checkpoints import Checkpoint, load_checkpoint
+from pixtell.checkpoints import CheckpointConfig, find_checkpoint, load_checkpoint, read_config
 from pixtell.decoding import DecodedCaption, DecodingOptions, decode
-from pixtell.devices import Placement, choose_placement
+from pixtell.devices import Placement, choose_exported_placement, choose_placement
 from pixtell.encoders.base import Encoder
 from pixtell.errors import CheckpointError, ImageError, OptionError
+from pixtell.exports import load_exported
 from pixtell.images import ImageSource, load_images
 from pixtell.models.base import CaptionDecoder
 from pixtell.tokenizers import Tokenizer
@@ -69,23 +70,34 @@ class Captioner:
     def from_pretrained(
         cls, source: str | Path = "nano", *, device: str = "auto", dtype: str = "auto"
     ) -> "Captioner":
-        """A shipped name ("nano", "nano-lstm"), a directory of a checkpoint or run, or a hub id. No network
-        for the first two.
+        """A shipped name ("nano", "nano-lstm"), a directory of a checkpoint, run or exported model, or a hub
+        id. No network for the first two.
 
         device, dtype: as `devices.choose_placement` takes them.
         Raises: CheckpointError, which lists the models there are, where `source` is none or is damaged;
         ModelError, EncoderError for parts of it; OptionError for a device or dtype this machine lacks.
         """
-        placement = choose_placement(device, dtype)
-        checkpoint = load_checkpoint(source)
+        directory = find_checkpoint(source)
+        config = read_config(directory)
+        encoder: Encoder
+        model: CaptionDecoder
+        if config.engine is None:
+            placement = choose_placement(device, dtype)
+            checkpoint = load_checkpoint(directory)
+            encoder = checkpoint.encoder.to(placement.device, placement.dtype)
+            model = checkpoint.model.to(placement.device, placement.dtype)
+            tokenizer = checkpoint.tokenizer
+        else:
+            placement = choose_exported_placement(device, dtype, exported=str(config.engine.get("dtype")))
+            encoder, model, tokenizer = load_exported(directory, config)
         return cls(
             name=str(source),
-            encoder=checkpoint.encoder.to(placement.device, placement.dtype),
-            model=checkpoint.model.to(placement.device, placement.dtype),
-            tokenizer=checkpoint.tokenizer,
-            decoding=_stored_options(checkpoint),
+            encoder=encoder,
+            model=model,
+            tokenizer=tokenizer,
+            decoding=_stored_options(directory, config),
             placement=placement,
-            unsure_below=checkpoint.config.unsure_below,
+            unsure_below=config.unsure_below,
         )
 
     def caption(
@@ -180,14 +192,14 @@ class Captioner:
         return Caption(text, decoded.token_ids, decoded.logprob, mean, unsure)
 
 
-def _stored_options(checkpoint: Checkpoint) -> DecodingOptions:
+def _stored_options(directory: Path, config: CheckpointConfig) -> DecodingOptions:
     """The model's decoding defaults. Raises: CheckpointError where this pixtell cannot use them."""
     try:
-        options = DecodingOptions(**checkpoint.config.decoding)
+        options = DecodingOptions(**config.decoding)
         options.validate()
     except (TypeError, OptionError) as cause:
         raise CheckpointError(
-            f"{checkpoint.directory / 'config.json'} has decoding defaults that cannot be used "
+            f"{directory / 'config.json'} has decoding defaults that cannot be used "
             f"({str(cause).rstrip('.')}); correct them, or take the pixtell that wrote them."
         ) from cause
     return options

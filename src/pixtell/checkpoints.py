@@ -21,6 +21,7 @@ from pixtell.models import FAMILIES, CaptionModel, build_model
 from pixtell.tokenizers import TOKENIZERS, Tokenizer, load_tokenizer
 
 WEIGHTS = Path(__file__).parent / "weights"
+ENGINES = ("onnx",)  # beside torch
 SHIPPED = ("nano", "nano-lstm")  # models in the package, by directory name
 
 
@@ -30,7 +31,8 @@ class CheckpointConfig:
 
     model: the fields of the family's config. decoding: fields of DecodingOptions that suit this model,
     found on a validation split. unsure_below: mean log-probability a token under which a caption is marked
-    unsure; None: never.
+    unsure; None: never. engine: of an exported model, its `name`, one of ENGINES, and what `exports.py`
+    reads; None: torch.
     """
 
     family: str
@@ -39,6 +41,7 @@ class CheckpointConfig:
     tokenizer: str
     decoding: dict[str, Any] = field(default_factory=dict)
     unsure_below: float | None = None
+    engine: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,15 @@ def save_checkpoint(
     if moved_encoder is not None:
         _save_weights(directory / "encoder.safetensors", moved_encoder, half=half)
     tokenizer.save(directory)
+    write_config(directory, config)
+
+
+def write_config(directory: Path, config: CheckpointConfig) -> None:
+    """Write `config.json` into the directory of a checkpoint."""
     encoder = config.encoder.relative_to(directory.resolve())  # ".." of a linked folder is not its name's
     stored = {**asdict(config), "encoder": encoder.to_json(), "pixtell_version": version("pixtell")}
+    if config.engine is None:
+        del stored["engine"]
     write_json(directory / "config.json", stored)
 
 
@@ -79,8 +89,8 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     """The model `source`: a shipped name, a checkpoint's directory, a run's directory (its best step), or a
     hub id.
 
-    Raises: CheckpointError for what is no model, is cut short, or does not fit its config; EncoderError for
-    its encoder.
+    Raises: CheckpointError for what is no model, is cut short, does not fit its config or was exported;
+    EncoderError for its encoder.
     """
     directory = find_checkpoint(source)
     config = read_config(directory)
@@ -96,6 +106,11 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
 
 def load_head(directory: Path, config: CheckpointConfig) -> tuple[CaptionModel, Tokenizer]:
     """What of a checkpoint is no encoder: the model, fp32 on the CPU, in eval mode, and its tokenizer."""
+    if config.engine is not None:
+        raise CheckpointError(
+            f"{directory} was exported to {config.engine['name']} and holds no weights for torch; name the "
+            "model it was exported from."
+        )
     model = build_model(config.family, config.model)
     _load_weights(directory / "model.safetensors", model)
     tokenizer = load_tokenizer(directory, config.tokenizer)
@@ -157,6 +172,12 @@ def read_config(directory: Path) -> CheckpointConfig:
             f"{directory} is of the family {stored['family']!r}; this pixtell knows "
             f"{', '.join(FAMILIES)}: take a newer one."
         )
+    engine = stored.get("engine")
+    if engine is not None and (not isinstance(engine, Mapping) or engine.get("name") not in ENGINES):
+        raise CheckpointError(
+            f"{directory} is for the engine {engine!r}; this pixtell knows {', '.join(ENGINES)}: take a "
+            "newer one, or export the model again."
+        )
     try:
         unsure_below = stored.get("unsure_below")
         return CheckpointConfig(
@@ -166,6 +187,7 @@ def read_config(directory: Path) -> CheckpointConfig:
             tokenizer=str(stored["tokenizer"]),
             decoding=dict(stored.get("decoding", {})),
             unsure_below=None if unsure_below is None else float(unsure_below),
+            engine=None if engine is None else dict(engine),
         )
     except (KeyError, TypeError, ValueError) as cause:
         raise CheckpointError(
@@ -185,10 +207,10 @@ def _fetch_checkpoint(hub_id: str) -> Path:
 
     try:
         directory = fetch_hub_files(hub_id, ["config.json"])
-        tokenizer = TOKENIZERS.get(
-            read_config(directory).tokenizer
-        )  # an unknown one: `load_tokenizer` says so
-        files = ["model.safetensors"] if tokenizer is None else ["model.safetensors", tokenizer.file_name]
+        config = read_config(directory)
+        files = ["model.safetensors"] if config.engine is None else list(config.engine.get("files", []))
+        tokenizer = TOKENIZERS.get(config.tokenizer)  # an unknown one: `load_tokenizer` says so
+        files += [] if tokenizer is None else [tokenizer.file_name]
         return fetch_hub_files(hub_id, files, optional=["encoder.safetensors"], revision=directory.name)
     except DownloadError as cause:
         raise CheckpointError(

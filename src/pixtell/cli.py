@@ -213,13 +213,29 @@ def _datasets(flags: cli_options.DatasetFlags) -> int:
 def _models(flags: cli_options.ModelFlags) -> int:
     from pixtell.checkpoints import SHIPPED, find_checkpoint, read_config
 
+    if flags.action == "export":
+        return _export(flags)
     if flags.action != "list":
-        raise OptionError(f"pixtell models {flags.action!r} is unknown; choose list.")
+        raise OptionError(f"pixtell models {flags.action!r} is unknown; choose list or export.")
     for name in SHIPPED:
         directory = find_checkpoint(name)
         config = read_config(directory)
         size = (directory / "model.safetensors").stat().st_size / 1e6
         show(f"{name:10} {config.family:8} {size:5.1f} MB, over {Path(config.encoder.source).name}")
+    return _ALL_DONE
+
+
+def _export(flags: cli_options.ModelFlags) -> int:
+    from pixtell.exports import export_checkpoint
+
+    if flags.format != "onnx":
+        raise OptionError(f"--format {flags.format!r} is unknown; choose onnx.")
+    if flags.model is None or flags.output is None:
+        missing = "The model" if flags.model is None else "--output"
+        raise OptionError(f"{missing} is missing; write pixtell models export nano --output nano-onnx.")
+    export_checkpoint(flags.model, flags.output, dtype=flags.dtype, report=say)
+    size = sum(path.stat().st_size for path in flags.output.iterdir()) / 1e6
+    say(f"{flags.output} holds {flags.model} as {flags.dtype}, {size:.1f} MB; it is a --model.")
     return _ALL_DONE
 
 
@@ -296,7 +312,7 @@ COMMANDS: dict[str, tuple[str, Callable[..., int], Callable[[], Groups]]] = {
         _datasets,
         lambda: (cli_options.DatasetFlags,),
     ),
-    "models": ("List the models in the package.", _models, lambda: (cli_options.ModelFlags,)),
+    "models": ("List the models in the package, or export one.", _models, lambda: (cli_options.ModelFlags,)),
 }
 
 

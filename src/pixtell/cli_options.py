@@ -134,4 +134,10 @@ class DatasetFlags:
 class ModelFlags:
     """Of `pixtell models`."""
 
-    action: str = option("list", "list: the models that ship in the package.", argument=True)
+    action: str = option(
+        "list", "list: the models in the package; export: one for another runtime.", argument=True
+    )
+    model: str | None = option(None, "What to export: as --model elsewhere.", argument=True)
+    format: str = option("onnx", "onnx: graphs for ONNX Runtime on a CPU.")
+    dtype: str = option("fp32", "fp32: the same captions; int8: smaller, quicker, nearly the same.")
+    output: Path | None = option(None, "Directory of the exported model, which is a --model.")

@@ -39,11 +39,34 @@ def choose_placement(device: str = "auto", dtype: str = "auto", *, training: boo
                 chosen, torch.bfloat16, f"{chosen.type}, bf16: this {chosen.type} computes it natively"
             )
         return Placement(chosen, torch.float32, f"{chosen.type}, fp32")
+    if dtype == "int8":
+        raise OptionError(
+            "--dtype int8 is for exported models: run pixtell models export MODEL --format onnx --dtype int8 "
+            "--output DIR, then name DIR."
+        )
     if dtype not in DTYPES:
         raise OptionError(f"--dtype {dtype!r} is unknown; choose one of auto, {', '.join(DTYPES)}.")
     if dtype == "fp16" and chosen.type == "cpu":
         raise OptionError("--dtype fp16 is not for a CPU; choose fp32 or bf16 there.")
     return Placement(chosen, DTYPES[dtype], f"{chosen.type}, {dtype}: as asked")
+
+
+def choose_exported_placement(device: str = "auto", dtype: str = "auto", *, exported: str) -> Placement:
+    """The placement of a model that was exported to ONNX as `exported`, fp32 or int8: it has no choice.
+
+    Raises: OptionError where another device or dtype is asked for.
+    """
+    if device not in ("auto", "cpu"):
+        raise OptionError(
+            f"--device {device} is not for a model exported to ONNX, which runs on the CPU; leave it out, or "
+            "name the model it was exported from."
+        )
+    if dtype not in ("auto", exported):
+        raise OptionError(
+            f"--dtype {dtype} is not for this model, which was exported as {exported}; leave it out, or name "
+            "the model it was exported from."
+        )
+    return Placement(torch.device("cpu"), torch.float32, f"cpu, ONNX Runtime, {exported}")
 
 
 def use_one_thread() -> None:

@@ -15,6 +15,7 @@ from pixtell.encoders import load_encoder, parse_encoder
 from pixtell.encoders.nano import NanoEncoder
 from pixtell.features import FeatureCache
 from pixtell.models import CaptionModel, build_model
+from pixtell.models.base import TensorFunctions
 from pixtell.training.cross_entropy import CrossEntropy
 from pixtell.training.feature_sources import CachedFeatures, FeatureSource, PixelFeatures
 from pixtell.training.image_batches import ImageBatches
@@ -66,6 +67,9 @@ class TableModel(CaptionModel):
         raise NotImplementedError
 
     def reorder(self, state: Any, beam_index: Tensor) -> Any:
+        raise NotImplementedError
+
+    def tensor_functions(self) -> TensorFunctions:
         raise NotImplementedError
 
 

@@ -7,6 +7,7 @@ end in eos and are padded on the right, with any id (what follows has no influen
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -33,6 +34,21 @@ class CaptionDecoder(Protocol):
     def reorder(self, state: DecodingState, beam_index: Tensor) -> DecodingState:
         """Keep and repeat rows: row i of the new state is row beam_index[i] of the old; beam_index (B',)."""
         ...
+
+
+@dataclass(frozen=True)
+class TensorFunctions:
+    """A model as two functions of tensors alone, rows first, for runtimes that keep no Python.
+
+    image: features -> prefix (B, P, D), then the tensors of the state before anything is read.
+    language: prefix (B, P, D), token_ids (B, T), then state -> logits (B, V) of the token after the last of
+    the P + T positions, then state. P is 0 in a step, T is 0 at the start.
+    max_positions: how many positions can be read in all; None: any number.
+    """
+
+    image: nn.Module
+    language: nn.Module
+    max_positions: int | None
 
 
 class CaptionModel(nn.Module, ABC):
@@ -79,6 +95,10 @@ class CaptionModel(nn.Module, ABC):
 
     @abstractmethod
     def reorder(self, state: DecodingState, beam_index: Tensor) -> DecodingState: ...
+
+    @abstractmethod
+    def tensor_functions(self) -> TensorFunctions:
+        """`start` and `step` as functions of tensors alone, over the same weights, in eval mode."""
 
 
 def check_sizes(owner: str, **sizes: int | None) -> list[str]:

@@ -9,11 +9,12 @@ from typing import Literal, Self, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from pixtell.errors import ModelError
-from pixtell.models.base import CaptionModel, raise_problems
+from pixtell.models.base import CaptionModel, TensorFunctions, raise_problems
 from pixtell.models.gpt2 import Gpt2, Gpt2Config, KVCache
+from pixtell.models.gpt2_graph import Gpt2Graph
 from pixtell.models.mapping import MappingNetwork, build_mapping, check_mapping
 
 LanguageModelTraining = Literal["all", "frozen", "ends"]
@@ -116,6 +117,9 @@ class ClipCap(CaptionModel):
     def reorder(self, state: KVCache, beam_index: Tensor) -> KVCache:
         return state.select(beam_index)
 
+    def tensor_functions(self) -> TensorFunctions:
+        return TensorFunctions(_ImageGraph(self), _LanguageGraph(self), self.config.gpt2.max_positions)
+
     def map_features(self, features: Tensor) -> Tensor:
         """features (B, F) or (B, N, F) -> prefix (B, P, D).
 
@@ -133,3 +137,31 @@ class ClipCap(CaptionModel):
             features = F.normalize(features, dim=-1)
         prefix: Tensor = self.mapping(F.dropout(features, config.feature_dropout, self.training))
         return prefix
+
+
+class _ImageGraph(nn.Module):
+    """features -> prefix, and the keys and values of no position, (B, H, 0, D/H) each."""
+
+    def __init__(self, model: ClipCap) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        prefix = self.model.map_features(features)  # (B, P, D)
+        config = self.model.config.gpt2
+        shape = (prefix.shape[0], config.num_heads, 0, config.width // config.num_heads)
+        return prefix, *(prefix.new_zeros(shape) for _ in range(2 * config.num_layers))
+
+
+class _LanguageGraph(nn.Module):
+    """prefix, token_ids, keys and values -> logits, keys and values."""
+
+    def __init__(self, model: ClipCap) -> None:
+        super().__init__()
+        self.gpt2 = model.gpt2
+        self.graph = Gpt2Graph(model.gpt2)
+
+    def forward(self, prefix: Tensor, token_ids: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
+        embeddings = torch.cat((prefix, self.gpt2.embed(token_ids)), dim=1)  # (B, P + T, D)
+        hidden, present = self.graph(embeddings, past)  # (B, P + T, D)
+        return self.gpt2.project(hidden[:, -1]), *present  # (B, V)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixtell.errors import ModelError
-from pixtell.models.base import CaptionModel, check_sizes, raise_problems
+from pixtell.models.base import CaptionModel, TensorFunctions, check_sizes, raise_problems
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,9 @@ class LstmCaptioner(CaptionModel):
             state.image.index_select(0, beam_index),
         )
 
+    def tensor_functions(self) -> TensorFunctions:
+        return TensorFunctions(_ImageGraph(self), _LanguageGraph(self), None)
+
     def _read_image(self, features: Tensor) -> Tensor:
         """features (B, F) or (B, N, F) -> the image branch (B, W)."""
         if features.dim() not in (2, 3) or features.shape[-1] != self.feature_dim:
@@ -117,3 +120,31 @@ class LstmCaptioner(CaptionModel):
         """image and outputs (B, ..., W) -> logits (B, ..., V)."""
         logits: Tensor = self.output(F.relu(self.merge(image + outputs)))
         return logits
+
+
+class _ImageGraph(nn.Module):
+    """features -> the bos embedding as a prefix (B, 1, W), then h, c and the image branch (B, W) each."""
+
+    def __init__(self, model: LstmCaptioner) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        image = self.model._read_image(features)  # (B, W)
+        return self.model._bos(image.shape[0]), torch.zeros_like(image), torch.zeros_like(image), image
+
+
+class _LanguageGraph(nn.Module):
+    """prefix, token_ids, h, c and image branch -> logits, h, c and image branch."""
+
+    def __init__(self, model: LstmCaptioner) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, prefix: Tensor, token_ids: Tensor, hidden: Tensor, cell: Tensor, image: Tensor
+    ) -> tuple[Tensor, ...]:
+        read = torch.cat((prefix, self.model.embedding(token_ids)), dim=1)  # (B, P + T, W)
+        outputs, (hidden, cell) = self.model.lstm(read, (hidden.unsqueeze(0), cell.unsqueeze(0)))
+        logits = self.model._merge(image, outputs[:, -1])  # (B, V)
+        return logits, hidden.squeeze(0), cell.squeeze(0), image
