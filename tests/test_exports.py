@@ -1,4 +1,4 @@
-"""`pixtell models export`: a directory of its own, whole or not at all, and one sentence for what cannot be."""
+"""`pixtell models export`: a directory of its own, whole or not at all; one sentence for what cannot be."""
 
 import json
 import re
@@ -108,7 +108,8 @@ def test_what_cannot_be_exported(
 def test_an_exported_model_is_not_exported_again(exported: Path, tmp_path: Path, capsys: Captured) -> None:
     assert run(["models", "export", str(exported), "--output", str(tmp_path / "again")]) == 2
     assert said(capsys) == (
-        f"{exported} was exported to onnx and holds no weights for torch; name the model it was exported from."
+        f"{exported} was exported to onnx and holds no weights for torch; name the model it was exported "
+        "from."
     )
     assert list(tmp_path.iterdir()) == []
 

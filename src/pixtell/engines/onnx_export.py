@@ -7,11 +7,12 @@ kept. It knows no families: which axes of a state grow is found out by looking.
 
 from __future__ import annotations
 
+import io
 import logging
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -211,11 +212,12 @@ def _plain_kernels() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Tracers and quantisers warn of what `_compare` looks after, through warnings and the root logger."""
+    """Tracers and quantisers speak of what `_compare` looks after: through warnings, the root logger and, where
+    they fail, with the whole graph on stdout."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
