@@ -7,12 +7,13 @@ kept. It knows no families: which axes of a state grow is found out by looking.
 
 from __future__ import annotations
 
-import io
 import logging
+import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -117,7 +118,7 @@ def _trace(
     graph: Path, module: nn.Module, inputs: tuple[Tensor, ...], outputs: list[str], axes: Axes
 ) -> None:
     try:
-        with _quiet(), _plain_kernels():
+        with _quiet(), _silent_stdout(), _plain_kernels():
             torch.onnx.export(
                 module,
                 inputs,
@@ -211,13 +212,27 @@ def _plain_kernels() -> Iterator[None]:
 
 
 @contextmanager
+def _silent_stdout() -> Iterator[None]:
+    """torch 2.13 prints the whole graph from C++ where an export fails, told to or not; that is past Python's
+    sys.stdout, so the process's stdout leads nowhere for a while."""
+    sys.stdout.flush()
+    stdout = os.dup(1)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
+
+
+@contextmanager
 def _quiet() -> Iterator[None]:
-    """Tracers and quantisers speak of what `_compare` looks after: through warnings, the root logger and, where
-    they fail, with the whole graph on stdout."""
+    """Tracers and quantisers warn of what `_compare` looks after, through warnings and the root logger."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
