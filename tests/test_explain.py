@@ -131,11 +131,11 @@ def test_a_word_without_evidence_has_an_empty_map() -> None:
 
 
 def test_the_maps_lie_on_what_the_encoder_saw() -> None:
-    wide = np.zeros((30, 60, 3), np.uint8)
-    wide[:10, 35:45, 0] = 255  # the right upper corner of the middle square
-    wide[:, :15] = wide[:, 45:] = 255  # cropped
+    wide = np.zeros((30, 50, 3), np.uint8)
+    wide[:10, 30:40, 0] = 255  # the right upper corner of the middle square
+    wide[:, :8] = wide[:, 42:] = 255  # cropped
     found = explain_caption(make_captioner(), wide, say("Red."))
-    assert found.box == (0.25, 0, 0.75, 1)
+    assert found.box == (0.2, 0, 0.8, 1)
     assert np.unravel_index(found.words[0].evidence.argmax(), (3, 3)) == (0, 2)
 
 

@@ -134,7 +134,8 @@ def find_grid(captioner: Captioner) -> tuple[int, int]:
 
 
 def split_tokens(tokenizer: Tokenizer, token_ids: Sequence[int]) -> list[tuple[str, slice]]:
-    """The words of a caption, each with the slice of its tokens; together they are all tokens.
+    """The words of a caption, each with the slice of its tokens; together they are all tokens, if there is
+    a word.
 
     A token that adds no word to the text belongs to the word before it: a later piece of a byte-pair word, a
     comma, the 's of "man's". What stands before the first word belongs to it.
@@ -143,8 +144,7 @@ def split_tokens(tokenizer: Tokenizer, token_ids: Sequence[int]) -> list[tuple[s
     for number in range(len(token_ids)):
         if len(tokenizer.decode(token_ids[: number + 1]).split()) > len(starts):
             starts.append(number if starts else 0)
-    ends = [*starts[1:], len(token_ids)]
-    spans = [slice(start, end) for start, end in zip(starts, ends, strict=True)]
+    spans = [slice(start, end) for start, end in pairwise([*starts, len(token_ids)])]
     return [(tokenizer.decode(token_ids[span]).strip(), span) for span in spans]
 
 
