@@ -133,16 +133,18 @@ def _caption(
         for number, (path, result) in enumerate(zip(paths, results, strict=True)):
             stream.write(to_lines(path, result))
             stream.flush()
-            if isinstance(result, ImageError):
+            try:
+                if isinstance(result, ImageError):
+                    raise result
+                best = result[0] if isinstance(result, list) else result
+                if best.unsure:
+                    mean = f"mean log-probability {best.mean_logprob:.2f} a token"
+                    say(f"{path}: unsure ({mean}); it may be unlike the pictures the model knows.")
+                if sheets is not None:
+                    sheets.write(number, captioner, best)
+            except ImageError as error:  # for a sheet the picture is read again, and may be gone
                 failed += 1
-                say(str(result))
-                continue
-            best = result[0] if isinstance(result, list) else result
-            if best.unsure:
-                mean = f"mean log-probability {best.mean_logprob:.2f} a token"
-                say(f"{path}: unsure ({mean}); it may be unlike the pictures the model knows.")
-            if sheets is not None:
-                sheets.write(number, captioner, best)
+                say(str(error))
     if sheets is not None:
         say(f"Pictures explained in {sheets.directory}: {sheets.num_written:,}.")
     return exit_code(failed, len(paths))
