@@ -2,8 +2,8 @@
 
 Blocks of `console`, `bash` or `python` are run, page by page, top to bottom, in a project folder that has
 what the pages speak of: `photo.jpg`, `my-pictures/` (with `a.jpg` and a captions.jsonl), `hypotheses.json`,
-`references.json`, and, where they are on this machine, `../shared/flickr8k` and `../shared/teacher`. Marks
-stand behind the language, as in "```console long flickr8k":
+`references.json`, `more-captions.txt`, and, where they are on this machine, `../shared/flickr8k` and
+`../shared/teacher`. Marks stand behind the language, as in "```console long flickr8k":
 
     setup      not run: installs or downloads something
     serve      not run: does not end by itself
@@ -132,6 +132,7 @@ def make_project(folder: Path) -> Path:
     (project / "hypotheses.json").write_text(json.dumps(hypotheses))
     references = {"1": ["A dog runs on the grass."], "2": ["A cat sits.", "A cat sleeps."]}
     (project / "references.json").write_text(json.dumps(references))
+    (project / "more-captions.txt").write_text("A dog sleeps on the grass.\nA red dog runs.\n" * 20)
     for name in ("benchmarks", "scripts", "docs"):
         if (ROOT / name).is_dir():
             (project / name).symlink_to(ROOT / name)

@@ -142,6 +142,6 @@ def _reads_pooled(classifier: nn.Module | None, pooled: torch.Tensor, logits: to
     if classifier is None:
         return False
     try:
-        return torch.allclose(classifier(pooled), logits, rtol=1e-3, atol=1e-4)
+        return bool(torch.allclose(classifier(pooled), logits, rtol=1e-3, atol=1e-4))
     except _UNFIT:  # it reads something else
         return False

@@ -237,7 +237,7 @@ class Distillation:
             views.append(view.cpu())
         order = [torch.randperm(options.pool_views, generator=generator) for _ in range(options.reuse)]
         parts = (None if part[0] is None else torch.cat(part) for part in zip(*seen, strict=True))
-        return _Pool(torch.cat(views), _Seen(*parts), torch.cat(order))
+        return _Pool(torch.cat(views), _Seen(*parts), torch.cat(order))  # type: ignore[arg-type]
 
     def _sample(self) -> _Seen:
         """What the teacher sees of some views, fp32 on the device."""
@@ -267,7 +267,7 @@ def resample_grid(patches: torch.Tensor, side: int) -> torch.Tensor:
     own = math.isqrt(patches.shape[1])
     if own == side:
         return patches
-    grid = patches.transpose(1, 2).unflatten(2, (own, own)).float()  # (B, F, n, n)
+    grid = patches.transpose(1, 2).reshape(len(patches), -1, own, own).float()  # (B, F, n, n)
     if own > side:
         grid = F.adaptive_avg_pool2d(grid, side)
     else:
