@@ -224,10 +224,10 @@ def _measure(
     whole = _log_odds(captioner, features, token_ids)  # (1, T)
     mean = features.mean(dim=1, keepdim=True)  # (1, 1, F)
     windows = _windows(*grid).to(features.device)  # (M, N)
-    losses = [
-        whole - _log_odds(captioner, torch.where(some.unsqueeze(2), mean, features), token_ids)  # (R, T)
-        for some in windows.split(_ROWS)
-    ]
+    losses = []
+    for first in range(0, len(windows), _ROWS):
+        blank = windows[first : first + _ROWS].unsqueeze(2)  # (R, N, 1)
+        losses.append(whole - _log_odds(captioner, torch.where(blank, mean, features), token_ids))  # (R, T)
     held = windows.float()
     evidence = held.T @ torch.cat(losses) / held.sum(dim=0).unsqueeze(1)  # (N, T)
     return evidence.cpu().numpy()

@@ -91,7 +91,9 @@ def overlay(image: NDArray[np.uint8], heat: NDArray[np.float32], *, box: Box = _
     values[top : top + size[1], left : left + size[0], 0] = np.clip(np.asarray(stretched), 0, 1)
     grey = 40 + 0.6 * image.mean(axis=2, keepdims=True, dtype=np.float32)  # (H, W, 1), 40 to 193
     cover = _COVER * values
-    return np.rint(grey * (1 - cover) + colours_of(values[:, :, 0]) * cover).astype(np.uint8)
+    mixed = grey * (1 - cover) + colours_of(values[:, :, 0]) * cover  # (H, W, 3)
+    drawn: NDArray[np.uint8] = np.rint(mixed).astype(np.uint8)
+    return drawn
 
 
 def colours_of(values: NDArray[np.floating]) -> NDArray[np.float64]:
