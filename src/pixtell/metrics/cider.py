@@ -28,14 +28,15 @@ from pixtell.metrics.ngrams import MAX_NGRAM, Ngram, count_ngrams, ngrams_of
 
 _SIGMA = 6.0
 _SCALE = 10.0
-_LAST_SLOT = (1 << 23) - 1  # of a table of n-grams by hash; 40,000 captions have a million
+_SLOTS_PER_IMAGE = 1024  # of a table of n-grams by hash; five captions have some 150 different ones
+_MOST_SLOTS = 1 << 23
 
 
 class _Vector(NamedTuple):
-    """A caption as CIDEr sees it; lists by n, from 1."""
+    """A caption as CIDEr sees it; lists by n, from 1. An n-gram's weight is its count times its rarity."""
 
-    weights: list[dict[Ngram, float]]
-    norms: list[float]
+    counts: list[dict[Ngram, int]]
+    norms: list[float]  # of the weights
     num_bigrams: int
 
 
@@ -56,23 +57,57 @@ class DocumentFrequencies:
 
     def cider_d(self, hypotheses: Sequence[Words], references: Sequence[Words]) -> list[float]:
         """CIDEr-D of each of several captions of one image."""
-        vectors = [self._vector(words) for words in references]
-        return [_mean_similarity(_clipped_cosine, self._vector(words), vectors) for words in hypotheses]
+        return self._mean_similarities(self._clipped_cosine, hypotheses, references)
 
     def cider(self, hypotheses: Sequence[Words], references: Sequence[Words]) -> list[float]:
         """CIDEr of each of several captions of one image."""
+        return self._mean_similarities(self._cosine, hypotheses, references)
+
+    def _mean_similarities(
+        self,
+        similarity: Callable[[_Vector, _Vector], float],
+        hypotheses: Sequence[Words],
+        references: Sequence[Words],
+    ) -> list[float]:
+        """Of each hypothesis 10 * the mean over references of the mean over n."""
         vectors = [self._vector(words) for words in references]
-        return [_mean_similarity(_cosine, self._vector(words), vectors) for words in hypotheses]
+        scale = _SCALE / (MAX_NGRAM * len(vectors))
+        return [
+            scale * sum(similarity(hypothesis, vector) for vector in vectors)
+            for hypothesis in map(self._vector, hypotheses)
+        ]
 
     def _vector(self, words: Words) -> _Vector:
         counts = count_ngrams(words)
         rarity, rarest = self._rarity.get, itertools.repeat(self._rarest)
-        weights = [
-            dict(zip(of_n, map(operator.mul, of_n.values(), map(rarity, of_n, rarest)), strict=True))
-            for of_n in counts
-        ]
-        norms = [math.hypot(*of_n.values()) for of_n in weights]
-        return _Vector(weights, norms, num_bigrams=sum(counts[1].values()))
+        norms = [math.hypot(*map(operator.mul, of_n.values(), map(rarity, of_n, rarest))) for of_n in counts]
+        return _Vector(counts, norms, num_bigrams=sum(counts[1].values()))
+
+    def _cosine(self, hypothesis: _Vector, reference: _Vector) -> float:
+        """The sum over n of the cosines, 0 where a vector is."""
+        total = 0.0
+        for n in range(MAX_NGRAM):
+            ours, theirs = hypothesis.counts[n], reference.counts[n]
+            product = 0.0
+            for ngram in ours.keys() & theirs.keys():
+                product += ours[ngram] * theirs[ngram] * self._rarity.get(ngram, self._rarest) ** 2
+            if product:
+                total += product / (hypothesis.norms[n] * reference.norms[n])
+        return total
+
+    def _clipped_cosine(self, hypothesis: _Vector, reference: _Vector) -> float:
+        """As `_cosine`, the hypothesis's counts clipped at the reference's, times the penalty on length."""
+        total = 0.0
+        for n in range(MAX_NGRAM):
+            ours, theirs = hypothesis.counts[n], reference.counts[n]
+            product = 0.0
+            for ngram in ours.keys() & theirs.keys():
+                clipped = min(ours[ngram], theirs[ngram])
+                product += clipped * theirs[ngram] * self._rarity.get(ngram, self._rarest) ** 2
+            if product:
+                total += product / (hypothesis.norms[n] * reference.norms[n])
+        difference = hypothesis.num_bigrams - reference.num_bigrams
+        return total * math.exp(-(difference**2) / (2 * _SIGMA**2))
 
 
 def _count_images(references: Sequence[Sequence[Words]]) -> Counter[Ngram]:
@@ -81,19 +116,21 @@ def _count_images(references: Sequence[Sequence[Words]]) -> Counter[Ngram]:
     Most n-grams are of one image and would take most of the memory. So slots, which several n-grams may
     share, are counted first (0, 1, or 2 for more), then only the n-grams of slots with 2.
     """
-    slots = np.zeros(_LAST_SLOT + 1, np.uint8)
+    num_slots = min(_MOST_SLOTS, 1 << (_SLOTS_PER_IMAGE * len(references)).bit_length())
+    slots = np.zeros(num_slots, np.uint8)
     for of_image in references:
-        ours = _slots_of(ngrams_of(of_image))
+        ours = _slots_of(ngrams_of(of_image), num_slots)
         slots[ours] += slots[ours] < 2
     counts: Counter[Ngram] = Counter()
     for of_image in references:
         ngrams = ngrams_of(of_image)
-        counts.update(itertools.compress(ngrams, slots[_slots_of(ngrams)] > 1))
+        counts.update(itertools.compress(ngrams, slots[_slots_of(ngrams, num_slots)] > 1))
     return counts
 
 
-def _slots_of(ngrams: Collection[Ngram]) -> npt.NDArray[np.int64]:
-    return np.fromiter(map(hash, ngrams), np.int64, len(ngrams)) & _LAST_SLOT
+def _slots_of(ngrams: Collection[Ngram], num_slots: int) -> npt.NDArray[np.int64]:
+    """num_slots: a power of two."""
+    return np.fromiter(map(hash, ngrams), np.int64, len(ngrams)) & (num_slots - 1)
 
 
 def cider_d(corpus: Corpus) -> dict[str, Values]:
@@ -114,35 +151,3 @@ def _over_images(corpus: Corpus, score: Callable[[Sequence[Words], Sequence[Word
         for hypothesis, references in zip(corpus.hypotheses, corpus.references, strict=True)
     ]
     return Values.mean_of(per_image)
-
-
-def _mean_similarity(
-    similarity: Callable[[_Vector, _Vector], float], hypothesis: _Vector, references: Sequence[_Vector]
-) -> float:
-    """10 * the mean over references of the mean over n."""
-    total = sum(similarity(hypothesis, reference) for reference in references)
-    return _SCALE * total / (MAX_NGRAM * len(references))
-
-
-def _cosine(hypothesis: _Vector, reference: _Vector) -> float:
-    """The sum over n of the cosines, 0 where a vector is."""
-    total = 0.0
-    for n in range(MAX_NGRAM):
-        ours, theirs = hypothesis.weights[n], reference.weights[n]
-        if product := sum(ours[ngram] * theirs[ngram] for ngram in ours.keys() & theirs.keys()):
-            total += product / (hypothesis.norms[n] * reference.norms[n])
-    return total
-
-
-def _clipped_cosine(hypothesis: _Vector, reference: _Vector) -> float:
-    """As `_cosine`, the hypothesis's weights clipped at the reference's, times the penalty on length."""
-    total = 0.0
-    for n in range(MAX_NGRAM):
-        ours, theirs = hypothesis.weights[n], reference.weights[n]
-        product = 0.0
-        for ngram in ours.keys() & theirs.keys():
-            product += min(ours[ngram], theirs[ngram]) * theirs[ngram]
-        if product:
-            total += product / (hypothesis.norms[n] * reference.norms[n])
-    difference = hypothesis.num_bigrams - reference.num_bigrams
-    return total * math.exp(-(difference**2) / (2 * _SIGMA**2))
