@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from pixtell.datasets.shapes import COLOURS, KINDS, RELATIONS, ShapesScene, make_scenes
 from pixtell.devices import Placement
 from pixtell.encoders.nano import NanoEncoder, NanoEncoderConfig, save_nano_encoder
 
@@ -66,6 +67,40 @@ def teacher_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("teacher")
     model.save_pretrained(directory)
     return directory
+
+
+class ShapesFacts(NamedTuple):
+    """The shapes for who need not see: features that hold what the captions say. By split."""
+
+    features: dict[str, torch.Tensor]  # (N, 20)
+    captions: dict[str, list[tuple[str, ...]]]  # one an image; none of `val` is in `train`
+
+    @property
+    def references(self) -> dict[str, tuple[str, ...]]:
+        """Of the validation images, as `validation_scores` takes them."""
+        return {str(number): of_image for number, of_image in enumerate(self.captions["val"])}
+
+
+@pytest.fixture(scope="session")
+def shapes_facts() -> ShapesFacts:
+    """800 training and 200 validation scenes."""
+    scenes = make_scenes(num_images={"train": 800, "val": 200})
+    return ShapesFacts(
+        {split: torch.tensor(list(map(_facts_of, of))) for split, of in scenes.items()},
+        {split: [(scene.caption,) for scene in of] for split, of in scenes.items()},
+    )
+
+
+def _facts_of(scene: ShapesScene) -> list[float]:
+    """What a scene shows, one-hot: kinds, colours, relation, kinds, colours."""
+    said = (
+        (scene.large.kind, KINDS),
+        (scene.large.colour, COLOURS),
+        (scene.relation, RELATIONS),
+        (scene.small.kind, KINDS),
+        (scene.small.colour, COLOURS),
+    )
+    return [float(name == word) for word, names in said for name in names]
 
 
 @pytest.fixture

@@ -11,16 +11,37 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pixtell.batching import encode_captions
 from pixtell.checkpoints import load_checkpoint
+from pixtell.decoding import DecodingOptions
+from pixtell.devices import Placement
 from pixtell.errors import OptionError
+from pixtell.evaluation import validation_scores
+from pixtell.models import ClipCap, build_model
 from pixtell.models.gpt2 import Gpt2, Gpt2Config
+from pixtell.tokenizers import WordTokenizer
 from pixtell.training.captioner_job import train_captioner
 from pixtell.training.captioner_options import CaptionerOptions, check_captioner
-from pixtell.training.loop import Progress, RunResult
+from pixtell.training.cross_entropy import CrossEntropy
+from pixtell.training.image_batches import ImageBatches
+from pixtell.training.loop import LoopOptions, Progress, RunResult, train
 from pixtell.training.lora import add_adapters, without_adapters
 from pixtell.training.run_options import DataOptions, RunOptions
+from pixtell.training.text import TextPretraining
 
 CONFIG = Gpt2Config(vocab_size=9, width=16, num_layers=2, num_heads=2, max_positions=12, dropout=0.0)
+
+
+class InMemory:
+    """Features of all images."""
+
+    module = None
+
+    def __init__(self, features: torch.Tensor) -> None:
+        self.features = features
+
+    def __call__(self, rows: torch.Tensor, epoch: int) -> torch.Tensor:
+        return self.features[rows]
 
 
 @pytest.fixture
@@ -183,3 +204,66 @@ def test_a_model_without_gpt2_is_refused(job: Job, tmp_path: Path) -> None:
     ):
         with pytest.raises(OptionError, match=f"^{flag}.* changes nothing in a model without a GPT-2"):
             job.run(tmp_path / "on", what={**blank, "init_from": str(tmp_path / "lstm"), **changes})
+
+
+def test_who_has_read_the_texts_learns_the_shapes_through_adapters(
+    shapes_facts: Any, tmp_path: Path, placement: Placement
+) -> None:
+    """Text first, then pictures: through adapters beside a GPT-2 that stands still, with accumulated
+    gradients, blocks computed again, feature dropout and averaged weights. No validation caption was ever
+    seen."""
+    features, captions = shapes_facts
+    texts = [caption for (caption,) in captions["train"]]
+    words = WordTokenizer.train(texts)
+    gpt2 = {"vocab_size": words.vocab_size, "width": 48, "num_layers": 2, "num_heads": 2}
+    torch.manual_seed(0)
+    model = build_model(
+        "clipcap",
+        {
+            "feature_dim": 20,
+            "prefix_length": 4,
+            "feature_dropout": 0.02,
+            "gpt2": {**gpt2, "max_positions": 40, "dropout": 0.0},
+        },
+    )
+    assert isinstance(model, ClipCap)
+    mapping = copy.deepcopy(model.mapping.state_dict())
+    read = TextPretraining(
+        model=model,
+        feature_shape=(20,),
+        token_ids=[[*words.encode(text), words.eos_id] for text in texts],
+        validation_ids=[[*words.encode(text), words.eos_id] for (text,) in captions["val"]],
+        ignored_ids=words.forbidden_ids,
+        batches=ImageBatches(num_images=len(texts), batch_size=64, accumulate=1, seed=0),
+        label_smoothing=0.0,
+        device=placement.device,
+    )
+    model.mapping.requires_grad_(False)
+    before = read.validate()["mean_logprob"]
+    train(read, LoopOptions(max_steps=60, learning_rate=5e-3), tmp_path / "text", placement)
+    model.mapping.requires_grad_(True)
+    assert read.validate()["mean_logprob"] > before + 1.5
+    for name, value in model.mapping.state_dict().items():
+        assert torch.equal(value, mapping[name])
+
+    model.gpt2.checkpoint_activations = True
+    add_adapters({"language model": model.gpt2}, rank=8, targets={"language model": ["c_attn", "c_fc"]})
+
+    def scores() -> dict[str, float]:
+        return validation_scores(model, words, [features["val"]], shapes_facts.references, DecodingOptions())
+
+    pictures = CrossEntropy(
+        model=model,
+        features=InMemory(features["train"]),
+        token_ids=encode_captions(captions["train"], words, max_tokens=30),
+        ignored_ids=words.forbidden_ids,
+        batches=ImageBatches(num_images=len(texts), batch_size=16, accumulate=2, seed=0),
+        label_smoothing=0.0,
+        device=placement.device,
+        evaluate=scores,
+        save=lambda directory: None,
+    )
+    options = LoopOptions(max_steps=150, learning_rate=5e-3, accumulate=2, ema_decay=0.9)
+    result = train(pictures, options, tmp_path / "pictures", placement)
+    assert result.best_value is not None
+    assert result.best_value > 6  # CIDEr-D, of 10

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from pixtell.batching import encode_captions
-from pixtell.datasets.shapes import COLOURS, KINDS, RELATIONS, ShapesScene, make_scenes
 from pixtell.decoding import DecodingOptions
 from pixtell.devices import Placement
 from pixtell.errors import TrainingError
@@ -194,24 +193,11 @@ def test_a_reward_that_is_no_number_ends_the_training(value: float) -> None:
     )
 
 
-def facts_of(scene: ShapesScene) -> list[float]:
-    """What a scene shows, one-hot: kinds, colours, relation, kinds, colours."""
-    said = (
-        (scene.large.kind, KINDS),
-        (scene.large.colour, COLOURS),
-        (scene.relation, RELATIONS),
-        (scene.small.kind, KINDS),
-        (scene.small.colour, COLOURS),
-    )
-    return [float(name == word) for word, names in said for name in names]
-
-
-def test_it_scores_better_than_cross_entropy_alone(tmp_path: Path, placement: Placement) -> None:
+def test_it_scores_better_than_cross_entropy_alone(
+    tmp_path: Path, placement: Placement, shapes_facts: Any
+) -> None:
     """Both on features that hold what the shapes' captions say; cross-entropy is stopped early."""
-    scenes = make_scenes(num_images={"train": 800, "val": 200})
-    features = {split: torch.tensor(list(map(facts_of, of))) for split, of in scenes.items()}
-    captions = {split: [(scene.caption,) for scene in of] for split, of in scenes.items()}
-    references = {str(number): of_image for number, of_image in enumerate(captions["val"])}
+    features, captions = shapes_facts
     words = WordTokenizer.train(itertools.chain.from_iterable(captions["train"]))
     torch.manual_seed(0)
     model = build_model(
@@ -219,7 +205,7 @@ def test_it_scores_better_than_cross_entropy_alone(tmp_path: Path, placement: Pl
     )
 
     def scores() -> dict[str, float]:
-        return validation_scores(model, words, [features["val"]], references, DecodingOptions())
+        return validation_scores(model, words, [features["val"]], shapes_facts.references, DecodingOptions())
 
     shared: dict[str, Any] = {
         "model": model,

@@ -134,7 +134,7 @@ def _sees(teacher: Teacher, size: int) -> bool:
         patches = teacher(torch.zeros(1, 3, size, size)).patches
     except _UNFIT:
         return False
-    return patches.ndim == 3 and patches.shape[1] > 0
+    return len(patches.shape) == 3 and patches.shape[1] > 0
 
 
 def _reads_pooled(classifier: nn.Module | None, pooled: torch.Tensor, logits: torch.Tensor) -> bool:
