@@ -8,16 +8,19 @@ PHOTOS ?=
 # `make test TESTS=tests/metrics` runs a part; TEST_WORKERS processes with one thread each.
 TESTS ?= tests
 TEST_WORKERS ?= 2
+# `make bench BENCH="--tiny --rounds 1"` tries the suite out and writes no page.
+BENCH ?=
 
 BIN := $(VENV)/bin
 INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -c constraints.txt
 PINS := pyproject.toml constraints.txt scripts/check_environment.py
 
-.PHONY: help demo test wheel clean
+.PHONY: help demo test bench wheel clean
 
 help:
 	@echo 'make demo [PHOTOS="a.jpg folder"]   install into $(VENV), then caption photos, offline'
 	@echo 'make test [TESTS=tests/metrics]     install, then lint, types and tests'
+	@echo 'make bench [BENCH=--tiny]           measure every road against its peer, write docs/benchmarks.md'
 	@echo 'make wheel                          build dist/*.whl'
 	@echo 'make clean                          remove build products and caches, keep $(VENV)'
 	@echo 'PYTHON=python3.12 names the Python to build $(VENV) with.'
@@ -30,6 +33,9 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest --hypothesis-profile ci -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
+
+bench: $(VENV)/.installed-dev
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks $(or $(BENCH),--output docs/benchmarks.md)
 
 wheel: $(VENV)/.installed-dev
 	rm -rf dist

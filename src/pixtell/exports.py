@@ -8,6 +8,7 @@ It needs nothing of the checkpoint afterwards, the encoder included.
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -52,7 +53,7 @@ def export_checkpoint(
     generator = torch.Generator().manual_seed(0)
     features = torch.randn((2, *encoder.feature_shape), generator=generator)
     pixels = torch.randn((2, 3, size, size), generator=generator)
-    engine = {
+    engine: dict[str, Any] = {
         "name": "onnx",
         "dtype": dtype,
         "max_positions": functions.max_positions,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from pixtell.errors import CheckpointError, ModelError
 
@@ -150,7 +151,7 @@ def run_session(session: InferenceSession, *inputs: Tensor) -> list[Tensor]:
         name: OrtValue.from_dlpack(tensor.detach().contiguous())
         for name, tensor in zip(names, inputs, strict=True)
     }
-    return [torch.from_dlpack(value) for value in session.run_with_ort_values(None, values)]
+    return [from_dlpack(value) for value in session.run_with_ort_values(None, values)]
 
 
 def _shape_of(node: Any) -> tuple[int, ...]:

@@ -57,10 +57,9 @@ def write_decoder(
     logits, *read = language(prefix, no_tokens, *state)
     token_ids = logits.argmax(-1)[:, None]  # (B, 1)
     names = [f"state.{number}" for number in range(len(state))]
-    begun = {name: _grown(*pair, "past") for name, *pair in zip(names, state, read, strict=True)}
-    gone_on = {
-        f"new_{name}": _grown(*pair, "present") for name, *pair in zip(names, state, read, strict=True)
-    }
+    grown = [_grown_axes(before, after) for before, after in zip(state, read, strict=True)]
+    begun = {name: _name_axes(found, "past") for name, found in zip(names, grown, strict=True)}
+    gone_on = {f"new_{name}": _name_axes(found, "present") for name, found in zip(names, grown, strict=True)}
     image_graph, language_graph = DECODER_GRAPHS
     axes: Axes = {"features": {0: "B"}, "prefix": {0: "B"}, **{name: {0: "B"} for name in names}}
     _write_graph(directory / image_graph, image, [(features,)], ["prefix", *names], axes, dtype)
@@ -89,9 +88,13 @@ def write_encoder(directory: Path, *, encoder: nn.Module, pixels: Tensor, dtype:
     _write_graph(directory / ENCODER_GRAPH, encoder, [(pixels,)], ["features"], axes, dtype)
 
 
-def _grown(before: Tensor, after: Tensor, name: str) -> dict[int, str]:
-    """The axes of a state that vary: rows, and those that reading made longer."""
-    longer = [axis for axis in range(before.dim()) if before.shape[axis] != after.shape[axis]]
+def _grown_axes(before: Tensor, after: Tensor) -> list[int]:
+    """The axes that reading made longer."""
+    return [axis for axis in range(before.dim()) if before.shape[axis] != after.shape[axis]]
+
+
+def _name_axes(longer: list[int], name: str) -> dict[int, str]:
+    """The axes of a state that vary: rows, and those that grow."""
     return {0: "B", **dict.fromkeys(longer, name)}
 
 

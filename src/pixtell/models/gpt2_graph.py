@@ -6,12 +6,13 @@ values. The weights are those of the `Gpt2` it is made of; equal to its `forward
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pixtell.models.gpt2 import Attention, Gpt2
+from pixtell.models.gpt2 import Attention, Block, Gpt2
 
 
 class Gpt2Graph(nn.Module):
@@ -32,7 +33,7 @@ class Gpt2Graph(nn.Module):
         hidden = embeddings + F.embedding(new, self.gpt2.wpe.weight)  # (B, T, D)
         unseen = (every[None, :] > new[:, None]).to(hidden.dtype) * torch.finfo(hidden.dtype).min
         present: list[Tensor] = []
-        for index, block in enumerate(self.gpt2.h):
+        for index, block in enumerate(cast("list[Block]", self.gpt2.h)):
             keys, values = past[2 * index], past[2 * index + 1]  # (B, H, S, D/H)
             attended, keys, values = attend(block.attn, block.ln_1(hidden), unseen, keys, values)
             hidden = hidden + attended  # (B, T, D)

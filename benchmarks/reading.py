@@ -1,0 +1,55 @@
+"""JPEG files -> pixels, as CLIP wants them."""
+
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from benchmarks.comparing import Comparison
+from benchmarks.machine import Machine
+from benchmarks.sizes import Models
+
+
+def roads(models: Models, machine: Machine) -> Iterator[Comparison]:
+    from pixtell.images import load_images
+
+    paths, preprocess, processor = models.pictures, models.encoder.preprocess, models.processor
+
+    def ours() -> Tensor:
+        return preprocess.normalise(torch.stack(list(load_images(paths, preprocess))))
+
+    def peer() -> Tensor:
+        from PIL import Image
+
+        images = []
+        for path in paths:
+            with Image.open(path) as image:
+                images.append(processor(images=image.convert("RGB"), return_tensors="pt")["pixel_values"])
+        return torch.cat(images)
+
+    def problem(one: Tensor, other: Tensor) -> str | None:
+        levels = float((one - other).abs().max()) * 255 * min(preprocess.std)
+        return None if levels <= 2.5 else f"the pixels differ by {levels:.1f} grey levels"
+
+    yield Comparison(
+        road="JPEG file -> pixels, CLIP transform",
+        peer_name="transformers' processor",
+        ours=ours,
+        peer=peer,
+        units=len(paths),
+        at_least=2.8,
+        limit=_decode_rate(models) * machine.threads,
+        problem=problem,
+    )
+
+
+def _decode_rate(models: Models) -> float:
+    """JPEGs a second that one thread decodes, and nothing else."""
+    import simplejpeg
+
+    contents = [path.read_bytes() for path in models.pictures]
+    started = time.perf_counter()
+    for content in contents:
+        simplejpeg.decode_jpeg(content)
+    return len(contents) / (time.perf_counter() - started)
