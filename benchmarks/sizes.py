@@ -49,6 +49,8 @@ TINY = Sizes(
             "num_hidden_layers": 1,
             "num_attention_heads": 2,
             "vocab_size": 64,
+            "bos_token_id": 0,
+            "eos_token_id": 1,
         },
         "projection_dim": 24,
     },

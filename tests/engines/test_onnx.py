@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pixtell import Captioner
 from pixtell.checkpoints import load_checkpoint
+from pixtell.decoding import DecodingOptions, decode
 from pixtell.engines.onnx import OnnxDecoder, OnnxEncoder, load_decoder, open_session
 from pixtell.engines.onnx_export import write_decoder, write_encoder
 from pixtell.errors import CheckpointError, ModelError
@@ -200,6 +201,36 @@ def test_threads_are_torchs(exported: Path) -> None:
             assert session.get_session_options().intra_op_num_threads == threads
     finally:
         torch.set_num_threads(before)
+
+
+class Counting:
+    """A session that counts its runs and notes where its inputs lie in memory."""
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+        self.get_inputs, self.get_outputs = session.get_inputs, session.get_outputs
+        self.runs = 0
+        self.pointers: list[int] = []
+
+    def run_with_ort_values(self, names: None, values: dict[str, Any]) -> Any:
+        self.runs += 1
+        self.pointers = [value.data_ptr() for value in values.values()]
+        return self.session.run_with_ort_values(names, values)
+
+
+def test_a_token_is_one_run_and_nothing_is_copied(tmp_path: Path) -> None:
+    model, shape = build("patch")
+    export_model(model, shape, tmp_path, "fp32")
+    image, language = (Counting(open_session(tmp_path / name)) for name in ("image.onnx", "language.onnx"))
+    decoder = OnnxDecoder(image=image, language=language, max_positions=12)  # type: ignore[arg-type]
+    options = DecodingOptions(beam_size=3, max_new_tokens=6, min_length=6)
+    decode(decoder, torch.randn(4, *shape), options, eos_id=0)
+    assert (image.runs, language.runs) == (1, 6)
+    features = torch.randn(2, *shape)
+    _, state = decoder.start(features)
+    assert image.pointers == [features.data_ptr()]
+    decoder.step(torch.tensor([1, 2]), state)
+    assert language.pointers[2:] == [part.data_ptr() for part in state.tensors]
 
 
 # --- what is damaged, or cannot be
