@@ -5,10 +5,10 @@
     python scripts/pack_nano.py test --data-dir ../shared/flickr8k
 
 `encoder` comes first: `--encoder nano` then means what ships, for the heads that are trained on it. Where it
-has a text tower, that is packed too, and how well texts and pictures of dev find each other is stored. `heads`
-writes the models, captions the dev split with them as they ship, and stores the dev scores and the mark under
-which a caption is unsure: the lowest tenth of the dev captions, by mean log-probability a token. `test` is
-for the end: it scores the test split once and stores that too.
+has a text tower, that is packed too, and how well texts and pictures of dev find each other is stored.
+`heads` writes the models, captions the dev split with them as they ship, and stores the dev scores and the
+mark under which a caption is unsure: the lowest tenth of the dev captions, by mean log-probability a token.
+`test` is for the end: it scores the test split once and stores that too.
 """
 
 import argparse
