@@ -156,6 +156,6 @@ def test_the_shipped_models_caption_alike(model: str, flickr8k_dir: Path, tmp_pa
         expected, exact, near = (captions[dtype, beam_size] for dtype in ("torch", "fp32", "int8"))
         assert [caption.text for caption in exact] == [caption.text for caption in expected]
         equal = sum(one.text == other.text for one, other in zip(near, expected, strict=True))
-        assert equal >= len(images) // 3
+        assert equal >= len(images) // 2
         means = [sum(one.mean_logprob for one in found) / len(found) for found in (near, expected)]
         assert abs(means[0] - means[1]) < 0.1
