@@ -23,6 +23,7 @@ from pixtell.metrics.ngrams import MAX_NGRAM, Ngram, count_ngrams
 from pixtell.metrics.ptb import ptb_words
 
 END = "<eos>"  # no PTB word
+_BLOCK = 32  # images that are embedded together
 
 
 @dataclass(frozen=True)
@@ -89,24 +90,32 @@ class Bleu4Reward:
 
 class ClipScoreReward:
     """CLIPScore, 0 to 2.5: how near a CLIP finds a caption to its image; people's captions play no part, nor
-    does the end. Images are embedded once."""
+    does the end. Images are embedded once, a block of the training images at a time: always the same ones
+    together, for the last bits of an embedding depend on who else is in the batch, and a resumed run must
+    find what an uninterrupted one remembers."""
 
     def __init__(self, embedder: Embedder, images: Sequence[ImageSource]) -> None:
         """images: of every training image, its path or pixels."""
         self.embedder = embedder
         self.images = images
-        self._known: dict[int, Embeddings] = {}  # row -> (F,), of length 1
+        self._blocks: dict[int, Embeddings] = {}  # number of a block -> (n, F), of length 1
 
     def __call__(self, rows: Sequence[int], drawn: Drawn) -> list[list[float]]:
-        new = [row for row in rows if row not in self._known]
-        embedded = _unit(self.embedder.images([self.images[row] for row in new]))  # (n, F)
-        self._known.update(zip(new, embedded, strict=True))
         texts = [PROMPT + caption.text for captions in drawn for caption in captions]
         of_texts = iter(_unit(self.embedder.texts(texts)))  # (B * K, F)
         return [
-            [WEIGHT * float(np.maximum(0.0, self._known[row] @ next(of_texts))) for _ in captions]
+            [WEIGHT * float(np.maximum(0.0, self._image(row) @ next(of_texts))) for _ in captions]
             for row, captions in zip(rows, drawn, strict=True)
         ]
+
+    def _image(self, row: int) -> Embeddings:
+        """(F,), of length 1."""
+        number, place = divmod(row, _BLOCK)
+        if number not in self._blocks:
+            block = self.images[number * _BLOCK : (number + 1) * _BLOCK]
+            self._blocks[number] = _unit(self.embedder.images(block))
+        embedding: Embeddings = self._blocks[number][place]
+        return embedding
 
 
 class WeightedReward:
