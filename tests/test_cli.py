@@ -639,7 +639,9 @@ def test_training_refuses_in_one_sentence(capsys: Captured, tmp_path: Path) -> N
         "--family rnn is unknown; choose one of clipcap, lstm, or start with --init-from."
     ]
     assert run(["train-encoder", "--max-steps", "2", *output]) == 2
-    assert said(capsys) == ["--teacher is missing; name the directory of a vision model that transformers loads."]
+    assert said(capsys) == [
+        "--teacher is missing; name the directory of a vision model that transformers loads."
+    ]
 
 
 def test_the_shipped_models_are_listed_and_caption(pictures: list[Path], capsys: Captured) -> None:
