@@ -2,19 +2,23 @@
 
     python scripts/pack_nano.py encoder --encoder RUN --data-dir ../shared/flickr8k
     python scripts/pack_nano.py heads --clipcap RUN --lstm RUN --data-dir ../shared/flickr8k
+        [--clipcap-tuned RUN --clipcap-share 0.15] [--lstm-tuned RUN --lstm-share 0.3]
     python scripts/pack_nano.py test --data-dir ../shared/flickr8k
 
 `encoder` comes first: `--encoder nano` then means what ships, for the heads that are trained on it. Where it
 has a text tower, that is packed too, and how well texts and pictures of dev find each other is stored.
-`heads` writes the models, captions the dev split with them as they ship, and stores the dev scores and the
-mark under which a caption is unsure: the lowest tenth of the dev captions, by mean log-probability a token.
-`test` is for the end: it scores the test split once and stores that too.
+`heads` blends the weights of each model with those of a run that went on from it, by a share, writes the
+models, captions the dev split with them as they ship, and stores the dev scores and the mark under which a
+caption is unsure: the lowest tenth of the dev captions, by mean log-probability a token. `test` is for the
+end: it scores the test split once and stores that too.
 """
 
 import argparse
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from pixtell.captioner import Caption, Captioner
 from pixtell.checkpoints import SHIPPED, WEIGHTS, find_checkpoint, load_checkpoint, save_checkpoint
@@ -40,6 +44,9 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path, help="a nano encoder, or the run that moved one")
     parser.add_argument("--clipcap", type=Path, help="the run that becomes nano")
     parser.add_argument("--lstm", type=Path, help="the run that becomes nano-lstm")
+    for family in ("clipcap", "lstm"):
+        parser.add_argument(f"--{family}-tuned", type=Path, help="a run that went on from it")
+        parser.add_argument(f"--{family}-share", type=float, default=1.0, help="of the tuned weights, 0 to 1")
     parser.add_argument("--data-dir", type=Path, help="Flickr8k")
     parser.add_argument("--beam-size", type=int, default=3)
     parser.add_argument("--length-penalty", type=float, default=0.7)
@@ -52,8 +59,12 @@ def main() -> None:
         decoding = {
             name: getattr(arguments, name) for name in ("beam_size", "length_penalty", "early_stopping")
         }
-        for name, run in zip(SHIPPED, (arguments.clipcap, arguments.lstm), strict=True):
-            pack_model(name, run, decoding)
+        runs = (
+            (arguments.clipcap, arguments.clipcap_tuned, arguments.clipcap_share),
+            (arguments.lstm, arguments.lstm_tuned, arguments.lstm_share),
+        )
+        for name, (run, tuned, share) in zip(SHIPPED, runs, strict=True):
+            pack_model(name, run, tuned, share, decoding)
             add_scores(name, "val", arguments.data_dir)
     else:
         for name in SHIPPED:
@@ -93,8 +104,15 @@ def add_retrieval(split: str, data_dir: Path) -> None:
     print("nano-encoder", split, stored[split])
 
 
-def pack_model(name: str, run: Path, decoding: dict[str, Any]) -> None:
+def pack_model(name: str, run: Path, tuned: Path | None, share: float, decoding: dict[str, Any]) -> None:
+    """Self-critical training gains precision and loses variety; between its weights and those that it began
+    with there is more of both (Wortsman et al. 2022, Robust fine-tuning of zero-shot models)."""
     checkpoint = load_checkpoint(run)
+    if tuned is not None:
+        weights = checkpoint.model.state_dict()
+        after = load_checkpoint(tuned).model.state_dict()
+        blended = {key: torch.lerp(value, after[key], share) for key, value in weights.items()}
+        checkpoint.model.load_state_dict(blended)
     encoder = EncoderSpec(kind="nano", output=checkpoint.config.encoder.output, path=str(ENCODER))
     config = replace(checkpoint.config, encoder=encoder, decoding=decoding)
     with atomic_directory(WEIGHTS / name) as temporary:
