@@ -324,7 +324,9 @@ def test_a_list_cut_short(tmp_path: Path, name: str) -> None:
         meteor(folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b""), gzip.compress(b"0.1\na\n")])
+@pytest.mark.parametrize(
+    "content", [b"", b"no gzip", gzip.compress(b"", mtime=0), gzip.compress(b"0.1\na\n", mtime=0)]
+)
 def test_paraphrases_that_are_none(tmp_path: Path, content: bytes) -> None:
     (write_tables(tmp_path / "meteor") / "data" / "paraphrase-en.gz").write_bytes(content)
     with pytest.raises(ScoringError, match=r"paraphrase-en\.gz is no table of paraphrases .*install"):
