@@ -506,6 +506,10 @@ def test_systems_are_compared_on_pictures_alone(model: str, photos: Path, capsys
         ("photo.jpg", "No system is named; give --model nano --model nano-lstm, or --captions FILE."),
         ("--model nanno photo.jpg", "There is no model 'nanno'"),
         ("--model nano", "Nothing to caption is named; give pictures or a folder, or --dataset NAME."),
+        (
+            "--model nano --data-dir mine",
+            "--data-dir mine names no data set alone; add --dataset folder, or another name.",
+        ),
         ("--model nano photo.jpg --dataset shapes", "Both pictures and --dataset shapes are named; give one"),
         ("--model nano --model nano photo.jpg", "'nano' is named more than once; name each system once."),
         ("--model nano photo.jpg --metrics meteo", "Unknown metric 'meteo'; choose from bleu"),

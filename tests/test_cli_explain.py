@@ -52,6 +52,14 @@ def test_a_sheet_for_every_picture_that_can_be_read(
     assert {path: path.read_bytes() for path in photos.rglob("*.*")} == before
 
 
+def test_a_file_is_no_folder_for_sheets(tiny_models: Path, photos: Path, capsys: Captured) -> None:
+    assert caption("photos", "--model", tiny_models / "clipcap", "--explain", "broken.jpg") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "pixtell: --explain broken.jpg is a file; name a folder, such as explained.\n"
+    assert Path("broken.jpg").read_bytes() == b"no picture"
+
+
 def test_the_best_of_several_captions_is_explained(tiny_models: Path, photos: Path, capsys: Captured) -> None:
     model = ("--model", tiny_models / "clipcap", "--beam-size", 3)
     assert caption("photos/a.jpg", *model, "--explain", "one") == 0

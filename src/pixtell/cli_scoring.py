@@ -142,6 +142,10 @@ def _compared_images(
         records, train_captions = _read_split(flags.dataset, flags.data_dir, flags.split, flags.limit)
         return records, train_captions, f"{flags.dataset} {flags.split}"
     if not flags.paths:
+        if flags.data_dir is not None:
+            raise OptionError(
+                f"--data-dir {flags.data_dir} names no data set alone; add --dataset folder, or another name."
+            )
         raise OptionError("Nothing to caption is named; give pictures or a folder, or --dataset NAME.")
     paths = find_images(flags.paths)[: flags.limit]
     named = [CaptionedImage(str(path), path, (), "test") for path in dict.fromkeys(paths)]

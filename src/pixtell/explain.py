@@ -167,9 +167,11 @@ class SheetFolder:
     def __init__(self, directory: Path, named: Sequence[Path], images: Sequence[Path]) -> None:
         """named: files and folders that a person named; images: what was found there.
 
-        Raises: OptionError where `directory` holds or lies among the pictures: sheets would take their place,
-        or be taken for pictures next time.
+        Raises: OptionError where `directory` is a file, or holds or lies among the pictures: sheets would
+        take their place, or be taken for pictures next time.
         """
+        if directory.exists() and not directory.is_dir():
+            raise OptionError(f"--explain {directory} is a file; name a folder, such as explained.")
         place = directory.resolve()
         folders = {path.resolve() for path in named if path.is_dir()}
         homes = {home for image in images for home in (image.parent.resolve(), image.resolve().parent)}

@@ -207,7 +207,8 @@ def test_a_folder_of_neither_layout_says_what_was_looked_for_and_found(
     assert looked_for in sentence
     assert found in sentence
     assert sentence.endswith(
-        "give --data-dir, a folder with Flicker8k_Dataset and Flickr8k_text, or Images and captions.txt."
+        "give --data-dir, a folder with Flicker8k_Dataset and Flickr8k_text, or Images and captions.txt, or "
+        "--dataset folder for pictures of your own."
     )
     assert "\n" not in sentence
 

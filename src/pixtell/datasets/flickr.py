@@ -96,7 +96,7 @@ def _describe_lack(root: Path, *, has_images: bool, has_captions: bool) -> str:
     return (
         f"Flickr8k was looked for in {printable(str(root))} and {_DEPTH} folders below, but there is no "
         f"{' and no '.join(missing)} (it holds {describe_folder(root)}); "
-        f"give --data-dir, a folder with {_NEEDS}."
+        f"give --data-dir, a folder with {_NEEDS}, or --dataset folder for pictures of your own."
     )
 
 
