@@ -52,14 +52,6 @@ def test_a_sheet_for_every_picture_that_can_be_read(
     assert {path: path.read_bytes() for path in photos.rglob("*.*")} == before
 
 
-def test_a_file_is_no_folder_for_sheets(tiny_models: Path, photos: Path, capsys: Captured) -> None:
-    assert caption("photos", "--model", tiny_models / "clipcap", "--explain", "broken.jpg") == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err == "pixtell: --explain broken.jpg is a file; name a folder, such as explained.\n"
-    assert Path("broken.jpg").read_bytes() == b"no picture"
-
-
 def test_the_best_of_several_captions_is_explained(tiny_models: Path, photos: Path, capsys: Captured) -> None:
     model = ("--model", tiny_models / "clipcap", "--beam-size", 3)
     assert caption("photos/a.jpg", *model, "--explain", "one") == 0
@@ -92,6 +84,12 @@ def test_what_cannot_be_explained_is_one_sentence_before_any_work(
     assert sentence_of(*model, "--explain", "photos/inside") == (
         "--explain photos/inside is among the pictures; name a folder that is not, such as explained."
     )
-    assert sentence_of(*model, "--explain", "broken.jpg").startswith("broken.jpg/a.png cannot be written (")
+    assert sentence_of(*model, "--explain", "broken.jpg") == (
+        "--explain broken.jpg is a file; name a folder, such as explained."
+    )
+    assert sentence_of(*model, "--explain", "broken.jpg/inside").startswith(
+        "broken.jpg/inside/a.png cannot be"
+    )
+    assert Path("broken.jpg").read_bytes() == b"no picture"
     assert not Path("maps").exists()
     assert sorted(path.name for path in photos.rglob("*.*")) == ["a.jpg", "a.png"]
