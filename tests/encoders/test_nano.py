@@ -71,7 +71,8 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
     pixels = torch.randn(3, 3, 64, 64)
     encoder = make_encoder()
     alone = torch.cat([encoder(one[None]) for one in pixels])
-    torch.testing.assert_close(encoder(pixels), alone)
+    # Kernels differ with the number of images: in the last bits on a CPU with AVX2.
+    torch.testing.assert_close(encoder(pixels), alone, rtol=1e-4, atol=1e-4)
 
 
 def test_gradients_reach_the_pixels() -> None:

@@ -6,6 +6,7 @@ Reference: Tanti et al., What is the Role of Recurrent Neural Networks (RNNs) in
 2017: the merge architecture.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +45,14 @@ class LstmState:
     image: Tensor  # (B, W)
 
 
+def _kernel_for(read: Tensor) -> AbstractContextManager[None]:
+    """oneDNN's LSTM, or torch's own where oneDNN has none: in bf16 on a CPU without AVX-512 (torch 2.13)."""
+    if read.device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return nullcontext()
+    slower: AbstractContextManager[None] = torch.backends.mkldnn.flags(enabled=False)
+    return slower if torch.is_autocast_enabled("cpu") or read.dtype == torch.bfloat16 else nullcontext()
+
+
 class LstmCaptioner(CaptionModel):
     """features -> dropout -> dense (relu); tokens -> embedding -> dropout -> LSTM; sum -> dense (relu) -> V.
 
@@ -74,18 +83,18 @@ class LstmCaptioner(CaptionModel):
         if token_ids.shape[1] == 1:
             return logits.unsqueeze(1)  # (B, 1, V)
         read = self._drop(self.embedding(token_ids[:, :-1]))  # (B, T - 1, W): the last token
-        outputs, _ = self.lstm(read, (state.hidden, state.cell))  # (B, T - 1, W)  predicts nothing
+        outputs, _ = self._run_lstm(read, state)  # (B, T - 1, W)  predicts nothing
         further = self._merge(state.image.unsqueeze(1), outputs)  # (B, T - 1, V)
         return torch.cat((logits.unsqueeze(1), further), dim=1)  # (B, T, V)
 
     def start(self, features: Tensor) -> tuple[Tensor, LstmState]:
         image = self._read_image(features)  # (B, W)
-        outputs, (hidden, cell) = self.lstm(self._drop(self._bos(image.shape[0])))  # (B, 1, W)
+        outputs, (hidden, cell) = self._run_lstm(self._drop(self._bos(image.shape[0])))  # (B, 1, W)
         return self._merge(image, outputs[:, 0]), LstmState(hidden, cell, image)
 
     def step(self, token_ids: Tensor, state: LstmState) -> tuple[Tensor, LstmState]:
         embeddings = self._drop(self.embedding(token_ids.unsqueeze(1)))  # (B, 1, W)
-        outputs, (hidden, cell) = self.lstm(embeddings, (state.hidden, state.cell))  # (B, 1, W)
+        outputs, (hidden, cell) = self._run_lstm(embeddings, state)  # (B, 1, W)
         return self._merge(state.image, outputs[:, 0]), LstmState(hidden, cell, state.image)
 
     def reorder(self, state: LstmState, beam_index: Tensor) -> LstmState:
@@ -109,6 +118,13 @@ class LstmCaptioner(CaptionModel):
         if self.config.normalise_features:
             pooled = F.normalize(pooled, dim=-1)
         return F.relu(self.image(self._drop(pooled)))
+
+    def _run_lstm(self, read: Tensor, state: LstmState | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """read (B, T, W) -> outputs (B, T, W) and the new hidden and cell, (1, B, W) each."""
+        begun = None if state is None else (state.hidden, state.cell)
+        with _kernel_for(read):
+            outputs, (hidden, cell) = self.lstm(read, begun)
+        return outputs, (hidden, cell)
 
     def _bos(self, rows: int) -> Tensor:
         return self.bos.expand(rows, 1, -1)  # (B, 1, W)
