@@ -69,6 +69,15 @@ def choose_exported_placement(device: str = "auto", dtype: str = "auto", *, expo
     return Placement(torch.device("cpu"), torch.float32, f"cpu, ONNX Runtime, {exported}")
 
 
+def prepare_training(placement: Placement) -> None:
+    """On CUDA, for this process: convolutions try their kernels and keep the quickest, and what stays in fp32
+    beside bf16 multiplies in TF32. For doors only."""
+    if placement.device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        if placement.dtype != torch.float32:
+            torch.set_float32_matmul_precision("high")
+
+
 def use_one_thread() -> None:
     """Compute on one thread from now on, in this process: for a single picture, where starting a second one
     costs more than it brings, and seconds on a busy machine. For doors only."""

@@ -16,7 +16,7 @@ from pixtell.batching import encode_captions
 from pixtell.checkpoints import save_checkpoint
 from pixtell.datasets.records import CaptionedImage
 from pixtell.decoding import DecodingOptions
-from pixtell.devices import Placement, choose_placement
+from pixtell.devices import Placement, choose_placement, prepare_training
 from pixtell.embedder import Embedder
 from pixtell.encoders.base import Encoder
 from pixtell.features import FeatureCache
@@ -80,6 +80,7 @@ def train_captioner(
     directory = RunDirectory(run.output)
     first_phase = None if what.pretrain_text is None else pretraining_directory(run.output)
     directory.begin(fixed_options(data, what, run), resume=run.resume, first_phase=first_phase)
+    prepare_training(placement)
     report(f"device: {placement.reason}")
     dataset = read_dataset(data, report)
     splits = choose_records(dataset, data)

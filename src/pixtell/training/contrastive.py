@@ -23,6 +23,7 @@ from pixtell.encoders.towers import Towers, pad_text_ids
 from pixtell.errors import TrainingError
 from pixtell.metrics.retrieval import score_retrieval
 from pixtell.tokenizers import split_words
+from pixtell.training.image_memory import resident
 from pixtell.training.loop import Numbers, step_seed
 from pixtell.training.lora import without_adapters
 
@@ -83,7 +84,7 @@ class Contrastive:
         device: torch.device,
     ) -> None:
         self.towers = towers.to(device)
-        self.train = train
+        self.train = replace(train, images=resident(train.images, device))
         self.val = val
         self.options = options
         self.device = device

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from pixtell.devices import Placement, choose_placement
+from pixtell.devices import Placement, choose_placement, prepare_training
 from pixtell.encoders import EncoderSpec, parse_encoder
 from pixtell.encoders.nano import NanoEncoder, NanoEncoderConfig, load_nano_encoder
 from pixtell.encoders.nano_text import NanoTowers
@@ -53,6 +53,7 @@ def train_encoder(
     what, run, learning_rate = _settle(what, run, spec)
     placement = choose_placement(run.device, run.dtype, training=True)
     RunDirectory(run.output).begin(fixed_options(data, what, run), resume=run.resume)
+    prepare_training(placement)
     report(f"device: {placement.reason}")
     torch.manual_seed(run.seed)
     make = _make_distillation if what.objective == "distill" else _make_contrastive
@@ -148,11 +149,17 @@ def _make_contrastive(
         contrastive.train.images,
         contrastive.val.images,
         what,
-        replace(run, batch_size=None),  # views beside the images of a step
+        replace(run, batch_size=_views_beside(contrastive.batch_size)),
         placement,
         report,
     )
     return Regularised(contrastive=contrastive, distillation=distillation, weight=what.distill_weight)
+
+
+def _views_beside(batch_size: int) -> int:
+    """How many views a teacher shows beside the images of a contrastive step: half as many, rounded down to a
+    power of two, which fills pools evenly."""
+    return 1 << max(0, (batch_size // 2).bit_length() - 1)
 
 
 def _distil(

@@ -13,6 +13,7 @@ from torch import nn
 from pixtell.augment import ViewOptions, random_views
 from pixtell.encoders.base import Encoder
 from pixtell.features import FeatureCache
+from pixtell.training.image_memory import resident
 
 
 class FeatureSource(Protocol):
@@ -53,7 +54,7 @@ class PixelFeatures:
         assert isinstance(encoder, nn.Module)
         self.encoder = encoder
         self.module = encoder
-        self.images = images  # uint8 (N, 3, S, S)
+        self.images = resident(images, device)  # uint8 (N, 3, S, S)
         self.views = views
         self.seed = seed
         self.device = device

@@ -35,3 +35,12 @@ def load_split_images(
             f"None of {len(records)} images can be read; check them with pixtell datasets check."
         )
     return kept, images[: len(kept)]
+
+
+def resident(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The images, uint8 (N, 3, S, S), on a GPU that has four times the room: views are drawn from them at
+    every step. Elsewhere as they are."""
+    if device.type != "cuda":
+        return images
+    free, _ = torch.cuda.mem_get_info(device)
+    return images.to(device) if 4 * images.nbytes <= free else images
