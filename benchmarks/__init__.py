@@ -6,5 +6,6 @@ machine.py       what the machine is and can do
 sizes.py         the public sizes, and tiny ones; random weights and pictures of them
 reading.py, encoding.py, captioning.py, folders.py, training.py, memory.py   the roads
 curves.py        rate and memory against batch size, beams, length, images, threads: tables of its own
+gpu.py           absolute rates on a GPU against its limits: gpu_roads.py the roads, gpu_work.py their work
 metrics.py, full_size.py   programs of their own: scoring; the full size once, from training to captions
 """
