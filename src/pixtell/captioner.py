@@ -135,7 +135,7 @@ class Captioner:
         options.validate()
         if batch_size < 1:
             raise OptionError(f"--batch-size {batch_size} is not above zero; give a number such as 16.")
-        loaded = load_images(images, self.encoder.preprocess, on_error=on_error)
+        loaded = load_images(images, self.encoder.preprocess, ahead=batch_size, on_error=on_error)
         batches = iter(lambda: list(islice(loaded, batch_size)), [])
         for number, batch in enumerate(batches):
             pixels = [item for item in batch if not isinstance(item, ImageError)]

@@ -37,7 +37,9 @@ def test_a_single_image_is_loaded_on_the_calling_thread() -> None:
     assert loader_threads() == []
 
 
-def test_look_ahead_is_bounded_and_threads_end_with_the_consumer() -> None:
+@pytest.mark.parametrize(("ahead", "most"), [(0, 8), (3, 8), (20, 20)])
+def test_look_ahead_is_bounded_and_threads_end_with_the_consumer(ahead: int, most: int) -> None:
+    """Four images a thread, or more where a batch is larger."""
     taken = 0
 
     def endless() -> Iterator[NDArray[np.uint8]]:
@@ -46,10 +48,10 @@ def test_look_ahead_is_bounded_and_threads_end_with_the_consumer() -> None:
             taken += 1
             yield plain_image(taken % 256)
 
-    images = load_images(endless(), PREPROCESS, threads=2)
+    images = load_images(endless(), PREPROCESS, threads=2, ahead=ahead)
     for _ in range(30):
         next(images)
-    assert 30 <= taken <= 30 + 10
+    assert 30 + most <= taken <= 30 + most + 2
     assert loader_threads()
     images.close()  # type: ignore[attr-defined]
     assert loader_threads() == []

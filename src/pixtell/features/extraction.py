@@ -71,7 +71,7 @@ def extract_features(
     batch: dict[str, _Loaded] = {}
     with store:
         loaded_images = map_in_order(
-            lambda item: _load(*item, sizes, store.rows), images.items(), threads=threads
+            lambda item: _load(*item, sizes, store.rows), images.items(), threads=threads, ahead=batch_size
         )
         for done, (image_id, loaded) in enumerate(zip(images, loaded_images, strict=True), start=1):
             if isinstance(loaded, ImageError):

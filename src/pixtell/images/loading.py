@@ -23,6 +23,7 @@ def load_images(
     preprocess: Preprocess,
     *,
     threads: int | None = None,
+    ahead: int = 0,
     on_error: Literal["raise"] = "raise",
 ) -> Iterator[torch.Tensor]: ...
 @overload
@@ -31,6 +32,7 @@ def load_images(
     preprocess: Preprocess,
     *,
     threads: int | None = None,
+    ahead: int = 0,
     on_error: Literal["raise", "return"],
 ) -> Iterator[torch.Tensor | ImageError]: ...
 def load_images(
@@ -38,12 +40,15 @@ def load_images(
     preprocess: Preprocess,
     *,
     threads: int | None = None,
+    ahead: int = 0,
     on_error: Literal["raise", "return"] = "raise",
 ) -> Iterator[torch.Tensor | ImageError]:
     """Load and resize many images on threads: yields uint8 (3, S, S) in the order of `sources`.
 
-    threads: None takes one per usable core, 8 at most. `sources` is read as it is needed, a few images ahead
-    and no further. A single image is loaded on the calling thread. If the consumer stops, the threads end.
+    threads: None takes one per usable core, 8 at most. `sources` is read as it is needed, four images a
+    thread or `ahead` images ahead, whichever is more, and no further: who takes batches wants the next one
+    whole by the time the last is done. A single image is loaded on the calling thread. If the consumer stops,
+    the threads end.
 
     Raises: ImageError in the place of a bad image; with on_error="return" it is yielded there instead.
     """
@@ -56,15 +61,19 @@ def load_images(
                 raise
             return error
 
-    return map_in_order(load, sources, threads=threads)
+    return map_in_order(load, sources, threads=threads, ahead=ahead)
 
 
 def map_in_order(
-    function: Callable[[Item], Result], items: Iterable[Item], *, threads: int | None = None
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    threads: int | None = None,
+    ahead: int = 0,
 ) -> Iterator[Result]:
     """Yield function(item) in the order of `items`, computed on threads; `load_images` in general.
 
-    threads, look-ahead, a single item, an early stop: as `load_images` says. An exception comes in its place.
+    threads, ahead, a single item, an early stop: as `load_images` says. An exception comes in its place.
     """
     num_threads = min(8, _usable_cores()) if threads is None else threads
     remaining = iter(items)
@@ -77,7 +86,7 @@ def map_in_order(
     try:
         for item in chain(first, remaining):
             pending.append(executor.submit(function, item))
-            if len(pending) > 4 * num_threads:
+            if len(pending) > max(4 * num_threads, ahead):
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
