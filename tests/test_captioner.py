@@ -3,7 +3,9 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,6 +93,43 @@ def test_options_of_a_call_go_over_those_of_the_model(captioner: Captioner, pict
         captioner.caption(pictures[0], beam_size=0)
     with pytest.raises(OptionError, match="--batch-size 0 is not above zero; give a number such as 16"):
         captioner.caption(pictures[0], batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("decoding", "sentence"),
+    [
+        (
+            {"early_stopping": True},
+            "--early-stopping changes nothing at --beam-size 1; add --beam-size 3 or leave it out.",
+        ),
+        (
+            {"length_penalty": 0.7},  # the default, but typed
+            "--length-penalty 0.7 changes nothing at --beam-size 1; add --beam-size 3 or leave it out.",
+        ),
+        (
+            {"length_penalty": 1.0, "temperature": 0.5},
+            "--length-penalty 1.0 changes nothing at --beam-size 1; leave it out.",
+        ),
+    ],
+)
+def test_what_only_beams_need_is_refused_without_them(
+    captioner: Captioner, pictures: list[Path], decoding: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(OptionError) as caught:
+        captioner.caption(pictures[0], **decoding)
+    assert str(caught.value) == sentence
+
+
+def test_what_waits_for_beams_is_no_fault_of_a_model() -> None:
+    brought = DecodingOptions(length_penalty=1.0, early_stopping=True)
+    assert brought.changed({"max_new_tokens": 9}) == replace(brought, max_new_tokens=9)
+    assert brought.changed({"early_stopping": False}) == replace(brought, early_stopping=False)
+    ranked = {"temperature": 1.0, "num_captions": 3, "length_penalty": 0.0}  # draws are ranked by it
+    assert brought.changed(ranked) == replace(brought, **ranked)
+    beams = replace(brought, beam_size=3)
+    assert beams.changed({"length_penalty": 0.5}) == replace(beams, length_penalty=0.5)
+    with pytest.raises(OptionError, match="--early-stopping changes nothing at --beam-size 1"):
+        beams.changed({"beam_size": 1, "early_stopping": True})
 
 
 def test_a_bad_image_is_raised_or_returned_in_its_place(

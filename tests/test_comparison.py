@@ -33,6 +33,15 @@ def saying(name: str, *captions: str) -> System:
     )
 
 
+def test_decoding_that_cannot_be_is_said_before_any_weights_are_read(tiny_models: Path) -> None:
+    for decoding, sentence in (
+        ({"early_stopping": True}, "--early-stopping changes nothing at --beam-size 1"),
+        ({"num_captions": 4, "beam_size": 2}, "--num-captions 4 is more than --beam-size 2 can find"),
+    ):
+        with pytest.raises(OptionError, match=sentence):
+            model_system(str(tiny_models / "lstm"), decoding=decoding)
+
+
 def test_models_are_captioned_and_scored_on_the_same_images(
     tiny_models: Path, records: list[CaptionedImage]
 ) -> None:

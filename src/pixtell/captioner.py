@@ -5,7 +5,7 @@ batched. It knows neither training nor evaluation; they use it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
@@ -95,7 +95,7 @@ class Captioner:
             encoder=encoder,
             model=model,
             tokenizer=tokenizer,
-            decoding=_stored_options(directory, config),
+            decoding=stored_options(directory, config),
             placement=placement,
             unsure_below=config.unsure_below,
         )
@@ -171,19 +171,11 @@ class Captioner:
         return [[self._to_caption(one) for one in of_image] for of_image in decoded]
 
     def options(self, **decoding: Any) -> DecodingOptions:
-        """The model's decoding defaults with these fields changed. Who asks for a temperature and no
-        beam size draws, whatever beams the model brings.
+        """The model's decoding defaults with these fields changed: `DecodingOptions.changed`.
 
-        Raises: OptionError for a field that does not exist.
+        Raises: OptionError for a field that does not exist or changes nothing.
         """
-        names = {field.name for field in fields(DecodingOptions)}
-        if unknown := sorted(set(decoding) - names):
-            raise OptionError(
-                f"There is no decoding option {unknown[0]!r}; choose from {', '.join(sorted(names))}."
-            )
-        if decoding.get("temperature"):
-            decoding.setdefault("beam_size", 1)
-        return replace(self.decoding, **decoding)
+        return self.decoding.changed(decoding)
 
     def _to_caption(self, decoded: DecodedCaption) -> Caption:
         mean = decoded.logprob / max(1, decoded.num_tokens)
@@ -192,7 +184,7 @@ class Captioner:
         return Caption(text, decoded.token_ids, decoded.logprob, mean, unsure)
 
 
-def _stored_options(directory: Path, config: CheckpointConfig) -> DecodingOptions:
+def stored_options(directory: Path, config: CheckpointConfig) -> DecodingOptions:
     """The model's decoding defaults. Raises: CheckpointError where this pixtell cannot use them."""
     try:
         options = DecodingOptions(**config.decoding)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pixtell.captioner import Caption, Captioner
+from pixtell.captioner import Caption, Captioner, stored_options
 from pixtell.checkpoints import find_checkpoint, read_config
 from pixtell.datasets.records import CaptionedImage
 from pixtell.errors import DatasetError, ImageError, OptionError
@@ -56,10 +56,12 @@ def model_system(
     one model is in memory at a time.
 
     decoding: fields of DecodingOptions, over the model's defaults.
-    Raises: CheckpointError where there is no such model.
+    Raises: CheckpointError where there is no such model; OptionError for decoding options that cannot be.
     """
     directory = find_checkpoint(source)
     config = read_config(directory)
+    options = stored_options(directory, config).changed(decoding)
+    options.validate()
     chosen = config.decoding | dict(decoding)
     how = ", ".join(f"{name} {value}" for name, value in chosen.items())
     detail = f"{config.family} over {Path(config.encoder.source).name}{'; ' if how else ''}{how}"
@@ -67,7 +69,6 @@ def model_system(
     def captions(records: Sequence[CaptionedImage]) -> Iterator[str | ImageError]:
         captioner = Captioner.from_pretrained(source, device=device, dtype=dtype)
         images = (record.image for record in records)
-        options = captioner.options(**decoding)
         for result in captioner.stream(images, options=options, batch_size=batch_size, on_error="return"):
             if isinstance(result, ImageError):
                 yield result

@@ -11,8 +11,8 @@ b images that are left, k beams that there are (fewer than K at first).
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import Field, dataclass, fields
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import Field, dataclass, fields, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -66,6 +66,34 @@ class DecodingOptions:
         problems = [text for field in fields(self) for text in _field_problems(self, field)]
         if problems := problems or list(_conflicts(self)):
             raise OptionError(" ".join(problems))
+
+    def changed(self, given: Mapping[str, Any]) -> "DecodingOptions":
+        """These, a model's own, with the fields that a person gave. Who asks for a temperature and no beam
+        size draws, whatever beams the model brings.
+
+        Raises: OptionError for a field that does not exist, and for one that was given and changes nothing.
+        """
+        names = {field.name for field in fields(self)}
+        if unknown := sorted(set(given) - names):
+            raise OptionError(
+                f"There is no decoding option {unknown[0]!r}; choose from {', '.join(sorted(names))}."
+            )
+        draws = {"beam_size": 1} if given.get("temperature") else {}
+        options = replace(self, **(draws | dict(given)))
+        if problems := list(_idle(options, given)):
+            raise OptionError(" ".join(problems))
+        return options
+
+
+def _idle(options: DecodingOptions, given: Mapping[str, Any]) -> Iterator[str]:
+    """Of a model's own options these are no fault: they wait for a beam size."""
+    if options.beam_size != 1:
+        return
+    or_beams = "leave it out" if options.temperature else "add --beam-size 3 or leave it out"
+    if given.get("early_stopping") is True:
+        yield f"--early-stopping changes nothing at --beam-size 1; {or_beams}."
+    if "length_penalty" in given and options.num_captions == 1:
+        yield f"--length-penalty {given['length_penalty']} changes nothing at --beam-size 1; {or_beams}."
 
 
 def _field_problems(options: DecodingOptions, field: Field[Any]) -> Iterator[str]:
