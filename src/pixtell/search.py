@@ -286,7 +286,7 @@ def _to_columns(pictures: Sequence[_Picture]) -> _Columns:
 
 
 def _same(some: _Columns, others: _Columns) -> bool:
-    return all(np.array_equal(one, other) for one, other in zip(some, others, strict=True))
+    return all(np.array_equal(some[place], others[place]) for place in range(len(_COLUMNS)))
 
 
 def _to_pictures(columns: _Columns) -> list[_Picture]:

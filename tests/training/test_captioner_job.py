@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from pixtell.checkpoints import load_checkpoint
 from pixtell.encoders import load_encoder, parse_encoder, weights_sha256
 from pixtell.encoders.nano import NanoEncoder, NanoEncoderConfig, save_nano_encoder
-from pixtell.errors import DatasetError, EncoderError, OptionError
+from pixtell.errors import DatasetError, EncoderError, OptionError, PixtellError
 from pixtell.evaluation import validation_scores
 from pixtell.models import ClipCap, LstmCaptioner
 from pixtell.training.captioner_job import train_captioner
@@ -29,6 +29,9 @@ def no_validation(*inputs: Any) -> dict[str, float]:
     for features in inputs[2]:
         assert features.dtype == torch.float32
     return {"CIDEr-D": 0.0}
+
+
+USUAL = {"num_layers": CaptionerOptions.num_layers, "min_count": CaptionerOptions.min_count}
 
 
 class Job:
@@ -349,6 +352,35 @@ def test_a_used_or_empty_directory_is_refused_first(job: Job, tmp_path: Path) ->
 def test_captions_without_words_are_refused(job: Job, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="No word occurs 1000 times or more"):
         job.run(tmp_path, what={"min_count": 1000})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"data": {"data_dir": Path("absent")}},
+        {"what": {"encoder": "absent"}},
+        {"what": {"min_count": 1000}},
+        {"what": {"pretrain_text": Path("absent.txt")}},
+        {"what": {"init_from": "absent", **dict.fromkeys(["family", "encoder", "width"]), **USUAL}},
+    ],
+    ids=str,
+)
+def test_a_training_that_is_refused_leaves_nothing_behind(
+    job: Job, tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(PixtellError):
+        job.run(tmp_path / "run", **wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_after_a_refusal_the_same_place_will_do(job: Job, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(DatasetError, match="No word occurs 1000 times or more"):
+        job.run(run, what={"min_count": 1000})
+    with pytest.raises(OptionError, match="holds no run to resume"):
+        job.run(run, resume=True)
+    assert job.run(run, max_steps=1).finished
+    assert json.loads((run / "options.json").read_text())["min_count"] == 1
 
 
 def test_flags_are_checked_first(job: Job, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from pixtell.encoders import load_encoder, parse_encoder
 from pixtell.encoders.nano import NanoEncoder
-from pixtell.errors import EncoderError, OptionError
+from pixtell.errors import DatasetError, EncoderError, OptionError
 from pixtell.training.encoder_job import train_encoder
 from pixtell.training.loop import Progress, RunResult
 from pixtell.training.run_options import DataOptions, EncoderOptions, EncoderRunOptions
@@ -114,6 +114,21 @@ def test_a_clip_teaches_too(job: Job, tiny_clip: Path, tmp_path: Path) -> None:
 def test_a_teacher_that_is_none_is_refused(job: Job, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match=str(photos)):
         job.run(tmp_path, what={"teacher": photos})
+
+
+def test_a_training_that_is_refused_leaves_nothing_behind(job: Job, photos: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(EncoderError, match=str(photos)):
+        job.run(run, what={"teacher": photos})
+    data, job.data = job.data, DataOptions(data_dir=tmp_path)
+    with pytest.raises(DatasetError, match="No images were found"):
+        job.run(run)
+    contrastive = {"objective": "contrastive", "teacher": None, "pool_views": EncoderOptions.pool_views}
+    job.data = data
+    with pytest.raises(DatasetError, match="No word occurs 1000 times or more"):
+        job.run(run, what={**contrastive, "reuse": EncoderOptions.reuse, "min_count": 1000})
+    assert list(tmp_path.iterdir()) == []
+    assert job.run(run, max_steps=1).finished
 
 
 def test_an_encoder_of_another_kind_is_no_start(job: Job, teacher_dir: Path, tmp_path: Path) -> None:

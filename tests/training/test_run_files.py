@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,17 +33,30 @@ def load(run: Path, *, average: bool = False) -> TrainState:
     )
 
 
+def begin(run: Path, options: dict[str, Any], *, resume: bool) -> None:
+    """And train nothing."""
+    with RunDirectory(run).begin(options, resume=resume):
+        pass
+
+
+def raise_after(work: Callable[[Path], object], run: Path) -> None:
+    work(run)
+    raise KeyboardInterrupt
+
+
 # ---- options
 
 
 def test_a_resumed_run_must_have_the_options_it_began_with(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
-    directory.begin({"batch_size": 64, "limit": None, "seed": 0}, resume=False)
-    assert json.loads((tmp_path / "options.json").read_text()) == {"batch_size": 64, "limit": None, "seed": 0}
-    save(tmp_path)
-    directory.begin({"batch_size": 64, "limit": None, "seed": 0}, resume=True)
+    options = {"batch_size": 64, "limit": None, "seed": 0}
+    with directory.begin(options, resume=False):
+        assert json.loads((tmp_path / "options.json").read_text()) == options
+        save(tmp_path)
+    begin(tmp_path, options, resume=True)
     with pytest.raises(OptionError) as caught:
-        directory.begin({"batch_size": 32, "limit": 20, "seed": 0}, resume=True)
+        begin(tmp_path, {"batch_size": 32, "limit": 20, "seed": 0}, resume=True)
+    assert json.loads((tmp_path / "options.json").read_text()) == options
     assert str(caught.value) == (
         f"The run in {tmp_path} began with --batch-size 64, not 32; --limit (not given), not 20: give the "
         "same again, or another --output to start anew."
@@ -51,28 +65,54 @@ def test_a_resumed_run_must_have_the_options_it_began_with(tmp_path: Path) -> No
 
 def test_options_of_an_older_pixtell_are_no_hindrance(tmp_path: Path) -> None:
     save(tmp_path)
-    RunDirectory(tmp_path).begin({"seed": 0}, resume=True)
+    begin(tmp_path, {"seed": 0}, resume=True)
     (tmp_path / "options.json").write_text("{}")
-    RunDirectory(tmp_path).begin({"seed": 1}, resume=True)
+    begin(tmp_path, {"seed": 1}, resume=True)
 
 
 def test_a_start_is_refused_before_the_long_work(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="holds no run to resume; leave --resume out to start one"):
-        RunDirectory(tmp_path).begin({}, resume=True)
-    RunDirectory(tmp_path).begin({"seed": 0}, resume=False)
-    RunDirectory(tmp_path).begin({"seed": 1}, resume=False)  # nothing was trained: it may begin again
+        begin(tmp_path, {}, resume=True)
+    begin(tmp_path, {"seed": 0}, resume=False)
+    begin(tmp_path, {"seed": 1}, resume=False)  # nothing was trained: it may begin again
     save(tmp_path)
     with pytest.raises(
         OptionError, match="holds a run already; go on with --resume or name another --output"
     ):
-        RunDirectory(tmp_path).begin({}, resume=False)
+        begin(tmp_path, {}, resume=False)
 
 
 def test_a_place_that_cannot_be_written_is_said_before_the_long_work(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(StorageError, match="cannot be written"):
-        RunDirectory(file / "run").begin({}, resume=False)
+        begin(file / "run", {}, resume=False)
+
+
+@pytest.mark.parametrize("there", ["nothing", "folder", "file"])
+def test_what_is_refused_leaves_no_note(tmp_path: Path, there: str) -> None:
+    """And nothing is taken away that was there before."""
+    run = tmp_path / "run"
+    if there != "nothing":
+        run.mkdir()
+    if there == "file":
+        (run / "mine.txt").write_text("mine")
+    with pytest.raises(OptionError), RunDirectory(run).begin({"seed": 0}, resume=False):
+        raise OptionError("refused.")
+    left = [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))]
+    assert left == {"nothing": [], "folder": ["run"], "file": ["run", "run/mine.txt"]}[there]
+
+
+def test_a_run_that_has_begun_keeps_its_note_whatever_ends_it(tmp_path: Path) -> None:
+    for name, first in (("a", "a"), ("b", "b/pretraining")):  # or its first phase has begun
+        run = tmp_path / name
+        first_phase = RunDirectory(tmp_path / first)
+        with (
+            pytest.raises(KeyboardInterrupt),
+            RunDirectory(run).begin({"seed": 0}, resume=False, first_phase=first_phase),
+        ):
+            raise_after(save, first_phase.path)
+        assert json.loads((run / "options.json").read_text()) == {"seed": 0}
 
 
 # ---- checkpoints

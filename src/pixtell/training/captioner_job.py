@@ -77,17 +77,30 @@ def train_captioner(
     """
     check_captioner(data, what, run)
     placement = choose_placement(run.device, run.dtype, training=True)
+    prepare_training(placement)
     directory = RunDirectory(run.output)
     first_phase = None if what.pretrain_text is None else pretraining_directory(run.output)
-    directory.begin(fixed_options(data, what, run), resume=run.resume, first_phase=first_phase)
-    prepare_training(placement)
+    with directory.begin(fixed_options(data, what, run), resume=run.resume, first_phase=first_phase):
+        return _train(data, what, run, placement, validate, on_progress, report)
+
+
+def _train(
+    data: DataOptions,
+    what: CaptionerOptions,
+    run: RunOptions,
+    placement: Placement,
+    validate: Validate,
+    on_progress: Callable[[Progress], None],
+    report: Report,
+) -> RunResult:
+    """What can still be refused once the flags are known to be good; then the training."""
     report(f"device: {placement.reason}")
     dataset = read_dataset(data, report)
     splits = choose_records(dataset, data)
     torch.manual_seed(run.seed)
     parts = choose_parts(what, splits[0])
     parts.model.to(placement.device)
-    begun = directory.last is not None
+    begun = RunDirectory(run.output).last is not None
     if what.pretrain_text is not None and not begun:
         started = time.monotonic()
         captions = read_new_captions(what.pretrain_text, held_out_captions(dataset), report)

@@ -52,17 +52,17 @@ def train_encoder(
     spec = None if what.init_from is None else parse_encoder(what.init_from)
     what, run, learning_rate = _settle(what, run, spec)
     placement = choose_placement(run.device, run.dtype, training=True)
-    RunDirectory(run.output).begin(fixed_options(data, what, run), resume=run.resume)
     prepare_training(placement)
-    report(f"device: {placement.reason}")
-    torch.manual_seed(run.seed)
-    make = _make_distillation if what.objective == "distill" else _make_contrastive
-    objective = make(data, what, run, spec, placement, report)
-    assert run.max_steps is not None
-    loop = run.loop(run.max_steps, what.validate_every, patience=None, learning_rate=learning_rate)
-    result = train(objective, loop, run.output, placement, resume=run.resume, on_progress=on_progress)
-    write_training_curves(run.output)
-    return result
+    with RunDirectory(run.output).begin(fixed_options(data, what, run), resume=run.resume):
+        report(f"device: {placement.reason}")
+        torch.manual_seed(run.seed)
+        make = _make_distillation if what.objective == "distill" else _make_contrastive
+        objective = make(data, what, run, spec, placement, report)
+        assert run.max_steps is not None
+        loop = run.loop(run.max_steps, what.validate_every, patience=None, learning_rate=learning_rate)
+        result = train(objective, loop, run.output, placement, resume=run.resume, on_progress=on_progress)
+        write_training_curves(run.output)
+        return result
 
 
 def _settle(

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,10 +48,12 @@ class RunDirectory:
         pointer = self.path / "last"
         return self.path / pointer.read_text(encoding="utf-8").strip() if pointer.exists() else None
 
+    @contextlib.contextmanager
     def begin(
         self, options: Mapping[str, Any], *, resume: bool, first_phase: "RunDirectory | None" = None
-    ) -> None:
-        """Before the long work: see that a run can start, or go on, here, and note its options.
+    ) -> Iterator[None]:
+        """Before the long work: see that a run can start, or go on, here, and note its options. What is
+        refused inside, before the first checkpoint, takes the note along: no run lies here then.
 
         options: field name -> JSON value, of the flags that must stay as they are for as long as the run
         lasts. first_phase: a run that comes before this one; where that has begun, so has this.
@@ -68,7 +70,16 @@ class RunDirectory:
                 self.refuse_if_new()
             if note.exists():
                 self._refuse_others(read_json(note, CheckpointError), options)
+        was_there = self.path.exists()
         write_json(note, options)
+        try:
+            yield
+        finally:
+            if self.last is None and (first_phase is None or first_phase.last is None):
+                with contextlib.suppress(OSError):  # what cannot be swept away does no harm
+                    note.unlink(missing_ok=True)
+                    if not was_there and not any(self.path.iterdir()):
+                        self.path.rmdir()
 
     def refuse_if_used(self) -> None:
         """Raises: OptionError where a run lies here already."""
