@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pixtell import cli_options
 from pixtell.captioner import Captioner
 from pixtell.cli import COMMANDS, run
 
@@ -424,6 +425,23 @@ def test_evaluate_refuses_before_it_begins(model: str, capsys: Captured, flags: 
     assert run(["evaluate", *given]) == 2
     [line] = said(capsys)
     assert sentence in line
+
+
+def test_the_usual_data_set_is_a_folder_for_every_command() -> None:
+    from pixtell.training.run_options import DataOptions
+
+    of_commands = [cli_options.SplitFlags, cli_options.FeatureFlags, cli_options.DatasetFlags, DataOptions]
+    assert {group().dataset for group in of_commands} == {"folder"}
+
+
+def test_evaluate_says_what_a_folder_lacks(model: str, photos: Path, capsys: Captured) -> None:
+    assert run(["evaluate", "--model", model, "--data-dir", str(photos)]) == 2
+    [line] = said(capsys)
+    assert re.fullmatch(
+        rf"{photos} holds \d+ images but no captions: neither captions.jsonl nor captions.csv nor a file "
+        r"like \S+\.txt; write one of them, or name another --dataset\.",
+        line,
+    )
 
 
 def test_a_caption_file_that_names_absent_images(captioned_folder: Path, capsys: Captured) -> None:

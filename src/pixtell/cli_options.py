@@ -41,7 +41,7 @@ class CaptionFlags:
 class SplitFlags:
     """Of `pixtell evaluate`."""
 
-    dataset: str = option("flickr8k", "Data set: flickr8k, folder or shapes.")
+    dataset: str = option("folder", "Data set: flickr8k, folder or shapes.")
     data_dir: Path | None = option(None, "Where the data set lies; shapes needs none.")
     split: str = option("test", "train, val (or dev) or test.")
     output: Path | None = option(None, "Write the results to this JSON file.")

@@ -212,7 +212,7 @@ def test_images_without_a_usable_caption_take_no_part_in_the_division(write_tree
             images("cats/a.jpg", "b.jpg"),
             "",
             "holds 2 images but no captions: neither captions.jsonl nor captions.csv nor a file like b.txt; "
-            "write one of them.",
+            "write one of them, or name another --dataset.",
         ),
         (
             {**images("a.jpg"), "captions.csv": "a.jpg,A dog.\n"},

@@ -93,7 +93,8 @@ def read_folder(data_dir: Path | None) -> DatasetReport:
             text_name = printable(str(PurePosixPath(images[0]).with_suffix(".txt")))
             raise DatasetError(
                 f"{printable(str(root))} holds {len(images):,} images but no captions: neither {JSONL_FILE} "
-                f"nor {CSV_FILE} nor a file like {text_name}; write one of them."
+                f"nor {CSV_FILE} nor a file like {text_name}; write one of them, "
+                "or name another --dataset."
             )
 
     for image_id in images:
