@@ -58,7 +58,7 @@ def test_a_folder_without_images(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(OptionError) as error:
         find_images([tmp_path])
-    assert str(error.value).startswith(f"The folder {tmp_path} holds no image (.avif, .bmp, ")
+    assert str(error.value).startswith(f"The folder {tmp_path} holds no picture (.avif, .bmp, ")
     assert str(error.value).endswith("); name another.")
     with pytest.raises(OptionError, match=r"^No picture is named; give the path of a file or a folder\.$"):
         find_images([])

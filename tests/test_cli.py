@@ -236,7 +236,7 @@ def test_a_folder_without_pictures(model: str, tmp_path: Path, capsys: Captured)
     (tmp_path / "notes.txt").touch()
     assert run(["caption", str(tmp_path), "--model", model]) == 2
     [line] = said(capsys)
-    assert line.startswith(f"The folder {tmp_path} holds no image (")
+    assert line.startswith(f"The folder {tmp_path} holds no picture (")
 
 
 def test_a_checkpoint_cut_short(tiny_models: Path, photos: Path, tmp_path: Path, capsys: Captured) -> None:

@@ -1,6 +1,7 @@
 """Search: the nearest pictures first, and a cache on disk that never lies."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pixtell.bulk import find_images
 from pixtell.datasets.records import CaptionedImage
 from pixtell.embedder import Embedder
 from pixtell.encoders import EncoderSpec
@@ -343,8 +345,16 @@ def test_what_cannot_be_searched_is_one_sentence(
             index_of(embedder, *folders, cache=cache)
         return str(caught.value)
 
-    (tmp_path / "empty").mkdir()
-    assert sentence_of(tmp_path / "empty") == (f"{tmp_path / 'empty'} holds no picture; name another folder.")
+    empty, bare = tmp_path / "empty", tmp_path / "bare"
+    for path in (empty, bare):
+        path.mkdir()
+    assert re.fullmatch(
+        rf"The folders {empty} and {bare} hold no picture \(\.avif, .*\); name another\.",
+        sentence_of(empty, bare),
+    )
+    with pytest.raises(OptionError) as caught:
+        find_images([empty])
+    assert sentence_of(empty) == str(caught.value)  # as `caption` says it
     assert sentence_of(tmp_path / "gone") == (
         f"{tmp_path / 'gone'} cannot be searched (No such file or directory); name a folder with pictures."
     )

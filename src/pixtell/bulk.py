@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pixtell.captioner import Caption
-from pixtell.datasets.reading import IMAGE_SUFFIXES
+from pixtell.datasets.reading import IMAGE_SUFFIXES, holding_no_picture
 from pixtell.errors import ImageError, OptionError
 
 CAPTION_FILES = ("captions.jsonl", "captions.csv", "captions.txt")  # what a data set is read from
@@ -33,9 +33,7 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
                 file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
             )
             if not inside:
-                raise OptionError(
-                    f"The folder {path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}); name another."
-                )
+                raise holding_no_picture([path])
             found.extend(inside)
         else:
             found.append(path)

@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pixtell.datasets.reading import IMAGE_SUFFIXES
+from pixtell.datasets.reading import IMAGE_SUFFIXES, holding_no_picture
 from pixtell.datasets.records import CaptionedImage
 from pixtell.embedder import Embedder, Embeddings
 from pixtell.errors import EncoderError, ImageError, OptionError
@@ -70,9 +70,7 @@ class PictureIndex:
         self._folders: list[tuple[Path, list[_Picture], Embeddings]] = []
         listed = [(folder, list_pictures(folder, self.errors)) for folder in _outermost(folders)]
         if not any(pictures for _, pictures in listed):
-            raise OptionError(
-                f"{' and '.join(str(folder) for folder in folders)} holds no picture; name another folder."
-            )
+            raise holding_no_picture(folders)
         for folder, pictures in listed:
             cache = _Cache(cache_dir, folder, embedder.fingerprint)
             self._folders.append((folder, *self._embed(folder, pictures, cache, on_progress)))

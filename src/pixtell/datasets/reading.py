@@ -7,11 +7,11 @@ import csv
 import io
 import os
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from pixtell.datasets.records import CaptionedImage, DatasetReport
-from pixtell.errors import DatasetError
+from pixtell.errors import DatasetError, OptionError
 
 # By these an image is found in a folder, in either case; HEIC too, to be refused by name later.
 # fmt: off
@@ -193,6 +193,15 @@ def require_directory(name: str, data_dir: Path | None, *, needs: str) -> Path:
     if os.path.lexists(data_dir):
         what = f"{printable(str(data_dir))} is no folder"
     raise DatasetError(f"{what}; give --data-dir of {name}, a folder with {needs}.")
+
+
+def holding_no_picture(folders: Sequence[Path]) -> OptionError:
+    """What to raise where the folders that a person named for their pictures hold none."""
+    named, several = " and ".join(map(str, folders)), len(folders) > 1
+    return OptionError(
+        f"The folder{'s' * several} {named} hold{'s' * (not several)} no picture "
+        f"({', '.join(sorted(IMAGE_SUFFIXES))}); name another."
+    )
 
 
 def describe_folder(folder: Path) -> str:
