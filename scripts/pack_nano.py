@@ -14,6 +14,7 @@ end: it scores the test split once and stores that too.
 """
 
 import argparse
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,6 @@ from pixtell.encoders.nano import load_nano_encoder, save_nano_encoder
 from pixtell.encoders.nano_text import has_text_tower, load_nano_towers
 from pixtell.files import atomic_directory, read_json, write_json
 from pixtell.metrics import score_captions
-from pixtell.metrics.diversity import bad_ending_rate, distinct_share
 from pixtell.search import retrieval_of
 
 ENCODER = WEIGHTS / "nano-encoder"
@@ -128,17 +128,10 @@ def add_scores(name: str, split: str, data_dir: Path) -> None:
     results = list(captioner.stream((record.image for record in records), batch_size=32))
     captions = [caption for caption in results if isinstance(caption, Caption)]
     texts = {record.image_id: caption.text for record, caption in zip(records, captions, strict=True)}
-    scores = score_captions(texts, {record.image_id: record.captions for record in records})
+    references = {record.image_id: record.captions for record in records}
     path = WEIGHTS / name / "scores.json"
     stored = read_json(path) if path.exists() else {}
-    stored[split] = {
-        "dataset": "flickr8k",
-        "num_images": len(records),
-        "command": f"pixtell evaluate --model {name} --dataset flickr8k --split {split}",
-        **{metric: round(score.value, 4) for metric, score in scores.items()},
-        "distinct_share": round(distinct_share(list(texts.values())), 4),
-        "bad_ending_rate": round(bad_ending_rate(list(texts.values())), 4),
-    }
+    stored[split] = numbers_of(name, split, texts, references)
     write_json(path, stored)
     print(name, split, stored[split])
     if split == "val":
@@ -146,6 +139,19 @@ def add_scores(name: str, split: str, data_dir: Path) -> None:
         config = read_json(WEIGHTS / name / "config.json")
         config["unsure_below"] = round(means[len(means) // 10], 4)
         write_json(WEIGHTS / name / "config.json", config)
+
+
+def numbers_of(
+    name: str, split: str, captions: Mapping[str, str], references: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """What scores.json holds of a split: each metric once, under its name."""
+    scores = score_captions(captions, references)
+    return {
+        "dataset": "flickr8k",
+        "num_images": len(captions),
+        "command": f"pixtell evaluate --model {name} --dataset flickr8k --split {split}",
+        **{metric: round(score.value, 4) for metric, score in scores.items()},
+    }
 
 
 if __name__ == "__main__":
