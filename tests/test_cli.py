@@ -349,14 +349,16 @@ print(*sorted(set(sys.modules) - before), file=sys.stderr)
     assert not any(name.startswith("pixtell.training") for name in imported)
 
 
-def test_help_is_quick_and_complete() -> None:
+@pytest.mark.parametrize(
+    ("flag", "lines"),
+    [("--help", [rf"^  {name} " for name in COMMANDS]), ("--version", [r"^pixtell \d+\.\d+\.\d+"])],
+)
+def test_help_and_version_are_quick_and_complete(flag: str, lines: list[str]) -> None:
     started = os.times()
-    done = subprocess.run(
-        [sys.executable, "-m", "pixtell", "--help"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-m", "pixtell", flag], capture_output=True, text=True, check=True)
     ended = os.times()
-    for name in COMMANDS:
-        assert re.search(rf"^  {name} ", done.stdout, re.MULTILINE)
+    for line in lines:
+        assert re.search(line, done.stdout, re.MULTILINE)
     seconds = ended.children_user - started.children_user + ended.children_system - started.children_system
     assert seconds < 0.35
 
@@ -405,6 +407,16 @@ def test_evaluate_prints_and_writes_scores(
     assert stored["decoding"]["beam_size"] == 2
     assert any(line.startswith("left out: ") and "2.jpg" in line for line in strip_name(err))
     assert strip_name(err)[-1] == "1 of 6 pictures could not be read."
+
+
+def test_evaluate_warns_of_a_single_image(model: str, captioned_folder: Path, capsys: Captured) -> None:
+    data = ["--data-dir", str(captioned_folder), "--limit"]
+    assert run(["evaluate", "--model", model, *data, "1", "--metrics", "cider-d,bleu"]) == 0
+    out, err = capsys.readouterr()
+    assert re.search(r"^CIDEr-D +0\.0000", out, re.MULTILINE)
+    assert "CIDEr-D of one image is 0 by construction; score several images together." in strip_name(err)
+    assert run(["evaluate", "--model", model, *data, "2", "--metrics", "bleu"]) == 0
+    assert "0 by construction" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
