@@ -328,6 +328,28 @@ def test_the_job_says_what_it_does(job: Job, tmp_path: Path) -> None:
 # ---- refusals, all before the long work
 
 
+@pytest.mark.parametrize("objective", ["cross-entropy", "scst"])
+def test_a_single_image_to_validate_on_is_warned_of(
+    job: Job, photos: Path, tmp_path: Path, objective: str
+) -> None:
+    """Its CIDEr-D is 0 whatever is said of it: every n-gram is in all images."""
+    warning = (
+        "val: CIDEr-D of one image is 0 by construction, so the first validation stays the best; give more "
+        "images to validate on."
+    )
+    job.run(tmp_path / "three", max_steps=1)
+    assert warning not in job.lines
+    if objective == "scst":
+        job.what = CaptionerOptions(objective="scst", init_from=str(tmp_path / "three"), epochs=2)
+    shutil.copytree(photos, tmp_path / "photos")
+    lines = (photos / "captions.jsonl").read_text().splitlines()
+    (tmp_path / "photos" / "captions.jsonl").write_text("\n".join(lines[:11]))  # the last one is of val
+    data = {"data_dir": tmp_path / "photos"}
+    result = job.run(tmp_path / "one", data=data, batch_size=10, validate=validation_scores)
+    assert job.lines.count(warning) == 1
+    assert (result.best_step, result.best_value) == (1, 0)
+
+
 def test_other_options_on_resume_are_refused(job: Job, tmp_path: Path) -> None:
     job.run(tmp_path, max_steps=1)
     with pytest.raises(OptionError) as caught:

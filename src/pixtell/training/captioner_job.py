@@ -121,6 +121,11 @@ def _train(
         f"{len(inputs.train_records):,} training and {len(inputs.val_records):,} validation images, "
         f"{size:,} parameters to train"
     )
+    if len(inputs.val_records) == 1:
+        report(
+            f"val: {objective.best_metric} of one image is 0 by construction, so the first validation stays "
+            "the best; give more images to validate on."
+        )
     an_epoch = objective.batches.steps_per_epoch
     options = run.loop(what.epochs * an_epoch, an_epoch, what.patience, _LEARNING_RATES[what.objective])
     options = replace(options, accumulate=what.accumulate)
