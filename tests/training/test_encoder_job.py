@@ -11,7 +11,7 @@ import torch
 from pixtell.encoders import load_encoder, parse_encoder
 from pixtell.encoders.nano import NanoEncoder
 from pixtell.errors import DatasetError, EncoderError, OptionError
-from pixtell.training.encoder_job import train_encoder
+from pixtell.training.encoder_job import _views_beside, train_encoder
 from pixtell.training.loop import Progress, RunResult
 from pixtell.training.run_options import DataOptions, EncoderOptions, EncoderRunOptions
 
@@ -145,3 +145,7 @@ def test_other_options_on_resume_are_refused_and_a_longer_run_is_not(job: Job, t
     with pytest.raises(OptionError, match="began with --pool-views 16, not 32: give the same again"):
         job.run(tmp_path, what={"pool_views": 32}, resume=True)
     assert job.run(tmp_path, max_steps=2, resume=True).step == 2
+
+
+def test_views_beside_captions_are_half_as_many_and_fill_pools() -> None:
+    assert [_views_beside(batch) for batch in (2, 3, 100, 128, 512)] == [1, 1, 32, 64, 256]

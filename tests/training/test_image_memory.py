@@ -10,7 +10,7 @@ from pixtell.datasets import load_dataset
 from pixtell.datasets.records import CaptionedImage
 from pixtell.errors import DatasetError
 from pixtell.images import Preprocess, load_image
-from pixtell.training.image_memory import load_split_images
+from pixtell.training.image_memory import load_split_images, resident
 from pixtell.training.run_options import DataOptions
 from pixtell.training.split_records import read_splits
 
@@ -62,3 +62,27 @@ def test_warnings_of_the_data_set_are_reported() -> None:
     train, _ = read_splits(DataOptions("shapes", Path("nowhere"), limit=1), lines.append)
     assert isinstance(train[0].image, np.ndarray)
     assert lines == ["Shapes are generated; --data-dir nowhere is not read."]
+
+
+def test_images_move_to_a_gpu_with_four_times_the_room_and_nowhere_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+    assert resident(images, torch.device("cpu")) is images
+    for free, moves in ((4 * images.nbytes, True), (4 * images.nbytes - 1, False)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
+        moved: list[torch.device] = []
+        spy = _Spy(images, moved)
+        resident(spy, torch.device("cuda"))  # type: ignore[arg-type]
+        assert moved == [torch.device("cuda")] * moves
+
+
+class _Spy:
+    """A tensor that notes where it is sent."""
+
+    def __init__(self, images: torch.Tensor, moved: list[torch.device]) -> None:
+        self.nbytes = images.nbytes
+        self.moved = moved
+
+    def to(self, device: torch.device) -> None:
+        self.moved.append(device)
