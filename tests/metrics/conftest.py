@@ -1,6 +1,8 @@
 """Captions for the tests of metrics, and the reference implementation on equal words."""
 
 import random
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,3 +131,71 @@ def reference_scores() -> ReferenceScores:
         return (value, per_image) if isinstance(value, list) else ([value], [list(per_image)])
 
     return score
+
+
+@pytest.fixture
+def make_java(tmp_path: Path) -> Callable[..., str]:
+    """make_java(what it does, version) -> the path of an executable that says a version, or does that."""
+
+    def make(does: str, version: str = 'openjdk version "11.0.2" 2019-01-15') -> str:
+        path = tmp_path / "bin" / "java"
+        path.parent.mkdir(exist_ok=True)
+        says = (
+            f"import sys\nif sys.argv[1:] == ['-version']:\n  sys.exit(print({version!r}, file=sys.stderr))\n"
+        )
+        path.write_text(f"#!{sys.executable} -IS\n{says}{does}")
+        path.chmod(0o755)
+        return str(path)
+
+    return make
+
+
+class Hanging:
+    """A program in the place of Java that starts a child, which holds its pipe of stderr.
+
+    code: of the program, to which what it does next is added.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        part = str(file) + ".part"
+        self.code = f"""
+import os, subprocess, sys, time
+child = subprocess.Popen(["sleep", "600"])
+print("Parsing reference captions", file=sys.stderr, flush=True)
+with open({part!r}, "w") as file:
+    file.write(f"{{os.getpid()}} {{child.pid}}")
+os.rename({part!r}, {str(file)!r})
+"""
+
+    def begins(self) -> bool:
+        """Wait until both run."""
+        return _wait_for(self._file.exists)
+
+    def pids(self) -> list[int]:
+        """Of the program and of its child."""
+        return [int(pid) for pid in self._file.read_text().split()]
+
+    def all_end(self, pids: list[int]) -> bool:
+        return _wait_for(lambda: not any(map(_is_running, pids)))
+
+
+@pytest.fixture
+def hanging(tmp_path: Path) -> Hanging:
+    return Hanging(tmp_path / "pids")
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def _wait_for(condition: Callable[[], bool], seconds: float = 20) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True

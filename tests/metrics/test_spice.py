@@ -7,16 +7,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pixtell.errors import ScoringError
 from pixtell.metrics.corpus import Corpus
-from pixtell.metrics.java import find_java, run_java
 from pixtell.metrics.spice import choose_heap, find_missing_jars, spice
 
 GB = 1 << 30
@@ -60,23 +59,6 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def make_java(tmp_path: Path) -> Callable[..., str]:
-    """make_java(what it does, version) -> the path of an executable that says a version, or does that."""
-
-    def make(does: str, version: str = 'openjdk version "11.0.2" 2019-01-15') -> str:
-        path = tmp_path / "bin" / "java"
-        path.parent.mkdir(exist_ok=True)
-        says = (
-            f"import sys\nif sys.argv[1:] == ['-version']:\n  sys.exit(print({version!r}, file=sys.stderr))\n"
-        )
-        path.write_text(f"#!{sys.executable} -IS\n{says}{does}")
-        path.chmod(0o755)
-        return str(path)
-
-    return make
-
-
-@pytest.fixture
 def corpus() -> Corpus:
     return Corpus.from_text(
         {"b.jpg": "a dog runs", "a.jpg": "naïve 犬", "ü.jpg": ""},
@@ -91,22 +73,6 @@ def sentence_of(call: Callable[[], object]) -> str:
     assert "\n" not in sentence
     assert sentence.endswith(".")
     return sentence
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 # ---- a run that ends well
@@ -170,38 +136,6 @@ def test_jars_are_those_of_the_manifest_and_whole(spice_dir: Path, make_java: Ca
     assert f"has no {CORENLP[1]} that is whole (copy it from" in sentence
     assert f"has no {LIBRARIES[2]} (take the folder" in sentence
     assert "Java 11" not in sentence
-
-
-@pytest.mark.parametrize(
-    ("says", "version"),
-    [
-        ('java version "1.8.0_392"', 8),
-        ('openjdk version "9" 2017', 9),
-        ('Picked up JAVA_TOOL_OPTIONS: -Dx="1"\nopenjdk version "13-ea" 2019-09-17', 13),
-        ('openjdk version "21.0.1" 2023-10-17 LTS', 21),
-    ],
-)
-def test_versions_as_javas_say_them(says: str, version: int, make_java: Callable[..., str]) -> None:
-    assert find_java(make_java("", says)).version == version
-
-
-def test_no_java_and_what_is_none(make_java: Callable[..., str], tmp_path: Path) -> None:
-    assert sentence_of(lambda: find_java("jaba")) == (
-        "no Java is found as 'jaba': install one, or name its executable with --java."
-    )
-    (tmp_path / "java").write_text("not executable")
-    assert "no Java is found" in sentence_of(lambda: find_java(str(tmp_path / "java")))
-    (tmp_path / "java").chmod(0o755)
-    assert "does not start: Exec format error" in sentence_of(lambda: find_java(str(tmp_path / "java")))
-    java = make_java("", "Unable to locate a Java Runtime.")
-    assert sentence_of(lambda: find_java(java)) == (
-        f"'{java} -version' ended with code 0 and says 'Unable to locate a Java Runtime' instead of its "
-        "version: name another Java with --java."
-    )
-    Path(java).write_text("#!/bin/sh\nsleep 60\n")
-    assert sentence_of(lambda: find_java(java, timeout_seconds=0.2)) == (
-        f"'{java} -version' was stopped, for it was not done after 0 seconds: name another Java with --java."
-    )
 
 
 def test_the_heap_is_what_its_authors_ask_or_what_there_is() -> None:
@@ -278,51 +212,25 @@ def test_a_flood_on_both_streams_neither_blocks_nor_is_kept(
     assert len(sentence) < 1000
 
 
-HANG = """
-import os, subprocess, sys, time
-child = subprocess.Popen(["sleep", "600"])  # holds the pipe of stderr
-print("Parsing reference captions", file=sys.stderr, flush=True)
-with open(os.environ["PIDS"] + ".part", "w") as file:
-    file.write(f"{os.getpid()} {child.pid}")
-os.rename(os.environ["PIDS"] + ".part", os.environ["PIDS"])
-"""
-
-
 def test_a_java_that_hangs_is_stopped_with_all_it_started(
     spice_dir: Path,
     make_java: Callable[..., str],
     corpus: Corpus,
     temporary: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    hanging: Any,
 ) -> None:
-    monkeypatch.setenv("PIDS", str(tmp_path / "pids"))
-    java = make_java(HANG + "time.sleep(600)")
-    metric = spice(spice_dir, java=java, timeout_seconds=1.5)
+    metric = spice(spice_dir, java=make_java(hanging.code + "time.sleep(600)"), timeout_seconds=1.5)
     assert sentence_of(lambda: metric(corpus)) == (
         "SPICE on Java 11.0.2 was stopped, for it was not done after 2 seconds (Parsing reference captions): "
         "score fewer images at once."
     )
     assert list(temporary.iterdir()) == []
-    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
-    assert len(pids) == 2
-    assert wait_for(lambda: not any(map(is_running, pids)))
-
-
-def test_what_a_java_leaves_running_when_it_ends_is_stopped_too(
-    make_java: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PIDS", str(tmp_path / "pids"))
-    java = find_java(make_java(HANG))
-    start = time.monotonic()
-    last_word = run_java(java, ["-jar"], directory=tmp_path, timeout_seconds=60, program="SPICE")
-    assert last_word == "Parsing reference captions"
-    assert time.monotonic() - start < 5
-    assert wait_for(lambda: not is_running(int((tmp_path / "pids").read_text().split()[1])))
+    assert len(hanging.pids()) == 2
+    assert hanging.all_end(hanging.pids())
 
 
 def test_control_c_leaves_neither_process_nor_folder(
-    spice_dir: Path, make_java: Callable[..., str], temporary: Path, tmp_path: Path
+    spice_dir: Path, make_java: Callable[..., str], temporary: Path, hanging: Any
 ) -> None:
     code = """
 import sys
@@ -332,20 +240,20 @@ from pixtell.metrics.spice import spice
 spice(Path(sys.argv[1]), java=sys.argv[2])(Corpus.from_text({"a": "a dog"}, {"a": ["dogs"]}))
 """
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(spice_dir), make_java(HANG + "time.sleep(600)")],
-        env={**os.environ, "TMPDIR": str(temporary), "PIDS": str(tmp_path / "pids")},
+        [sys.executable, "-c", code, str(spice_dir), make_java(hanging.code + "time.sleep(600)")],
+        env={**os.environ, "TMPDIR": str(temporary)},
         stderr=subprocess.PIPE,
         text=True,
         # A shell may have told this session's background jobs to ignore the interrupt.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    assert wait_for((tmp_path / "pids").exists)
+    assert hanging.begins()
     assert list(temporary.iterdir()) != []
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=20)
     assert stderr.splitlines()[-1] == "KeyboardInterrupt"
     assert list(temporary.iterdir()) == []
-    assert wait_for(lambda: not any(is_running(int(pid)) for pid in (tmp_path / "pids").read_text().split()))
+    assert hanging.all_end(hanging.pids())
 
 
 # ---- the real jars, as far as they are here
