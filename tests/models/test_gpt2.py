@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from pixtell.errors import ModelError
-from pixtell.models.gpt2 import Gpt2, Gpt2Config, KVCache
+from pixtell.models.gpt2 import Gpt2, Gpt2Config
+from pixtell.models.kv_cache import KVCache
 
 CONFIG = Gpt2Config(vocab_size=31, width=24, num_layers=3, num_heads=4, max_positions=20)
 
@@ -116,6 +117,68 @@ def test_reordering_keeps_the_room_to_grow(model: Gpt2) -> None:
     before = cache.layers[0].buffer.keys_values.data_ptr()
     _, cache = model(torch.randn(2, 1, 24), cache)
     assert cache.layers[0].buffer.keys_values.data_ptr() == before
+
+
+BRANCHES = {
+    "beams": [[0, 0, 0, 1, 1, 1, 2, 2, 2], [1, 1, 0, 5, 3, 4, 8, 8, 8], [2, 0, 1, 6, 7, 7]],
+    "images change places": [[2, 2, 0, 0], [3, 2, 0, 0]],
+    "fewer beams, then more": [[0, 0, 0, 0, 2, 2, 2, 2], [3, 1, 4, 6], [1, 0, 1, 0, 3, 3, 3, 3]],
+    "beams, then no order": [[0, 0, 1, 1, 2, 2], [4, 0, 1, 2, 5], [4, 1, 1, 3]],
+    "one root twice over": [[1, 1, 1, 1], [0, 2, 2, 3]],
+    "one each": [[0, 1, 2], [2, 1], [1]],
+}
+
+
+@pytest.mark.parametrize("orders", BRANCHES.values(), ids=BRANCHES.keys())
+@pytest.mark.parametrize("with_gradients", [False, True])
+def test_branches_go_on_as_sequences_of_their_own(
+    model: Gpt2, orders: list[list[int]], with_gradients: bool
+) -> None:
+    """Whatever sequences go on: after one new position, and after pieces of two."""
+    whole = torch.randn(3, 5, 24)  # what each sequence has read so far, the oracle's
+    with torch.set_grad_enabled(with_gradients):
+        _, cache = model(whole)
+        for length, order in zip((1, 2, 1), orders, strict=False):
+            rows = torch.tensor(order)
+            following = torch.randn(len(order), length, 24)
+            whole = torch.cat((whole[rows], following), dim=1)
+            hidden, cache = model(following, cache.branch(rows))
+            assert cache.length == whole.shape[1]
+            assert torch.allclose(hidden, model(whole)[0][:, -length:], atol=1e-5)
+        rows = torch.tensor([len(whole) - 1, 0])
+        following = torch.randn(2, 1, 24)
+        hidden, _ = model(following, cache.select(rows))
+        expected = model(torch.cat((whole[rows], following), dim=1))[0][:, -1:]
+        assert torch.allclose(hidden, expected, atol=1e-5)
+
+
+@torch.no_grad()
+def test_branches_do_not_disturb_each_other(model: Gpt2) -> None:
+    """Two orders of the same beams share memory, not what they write."""
+    _, root = model(torch.randn(2, 5, 24))
+    _, root = model(torch.randn(4, 1, 24), root.branch(torch.tensor([0, 0, 1, 1])))
+    orders = [root.branch(torch.tensor(order)) for order in ([0, 0, 3, 2], [1, 0, 2, 2])]
+    first, second, last = torch.randn(3, 4, 1, 24)
+    fresh = [model(last, model(first, orders[0])[1])[0], model(last, model(second, orders[1])[1])[0]]
+    left, right = model(first, orders[0])[1], model(second, orders[1])[1]
+    for cache, expected in zip((left, right), fresh, strict=True):
+        assert torch.equal(model(last, cache)[0], expected)
+
+
+@torch.no_grad()
+def test_beams_share_their_beginning_and_changing_them_copies_no_key(model: Gpt2) -> None:
+    """Three beams of two images: 4 positions of the prefix and 3 a step, in two rows all along."""
+    _, cache = model(torch.randn(2, 4, 24))
+    cache = cache.branch(torch.tensor([0, 0, 0, 1, 1, 1]))
+    pointers = set()
+    for _ in range(3):
+        _, cache = model(torch.randn(6, 1, 24), cache)
+        pointers.add(cache.layers[0].keys_values.data_ptr())
+        cache = cache.branch(torch.tensor([2, 0, 0, 4, 4, 3]))
+    assert len(pointers) == 1
+    assert cache.layers[0].keys_values.shape == (2, 2, 4, 4 + 3 * 3, 6)
+    cache = cache.branch(torch.tensor([3, 3, 5]))  # the first image is done
+    assert cache.layers[0].keys_values.shape == (2, 1, 4, 4 + 3 * 3, 6)
 
 
 def test_too_many_positions_are_one_sentence(model: Gpt2) -> None:

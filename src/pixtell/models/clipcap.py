@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from pixtell.errors import ModelError
 from pixtell.models.base import CaptionModel, TensorFunctions, raise_problems
-from pixtell.models.gpt2 import Gpt2, Gpt2Config, KVCache
+from pixtell.models.gpt2 import Gpt2, Gpt2Config
 from pixtell.models.gpt2_graph import Gpt2Graph
+from pixtell.models.kv_cache import KVCache
 from pixtell.models.mapping import MappingNetwork, build_mapping, check_mapping
 
 LanguageModelTraining = Literal["all", "frozen", "ends"]
@@ -115,7 +116,7 @@ class ClipCap(CaptionModel):
         return self.gpt2.project(hidden[:, -1]), cache  # (B, V)
 
     def reorder(self, state: KVCache, beam_index: Tensor) -> KVCache:
-        return state.select(beam_index)
+        return state.branch(beam_index)
 
     def tensor_functions(self) -> TensorFunctions:
         return TensorFunctions(_ImageGraph(self), _LanguageGraph(self), self.config.gpt2.max_positions)

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pixtell.errors import ModelError
 from pixtell.models.base import check_sizes, raise_problems
+from pixtell.models.kv_cache import KVCache, LayerCache
 
 
 @dataclass(frozen=True)
@@ -50,80 +51,6 @@ class Gpt2Config:
         raise_problems(problems)
 
 
-@dataclass
-class _Buffer:
-    """Memory that the caches of one sequence share while it grows."""
-
-    keys_values: Tensor  # (2, B, H, C, D/H): room for C positions
-    used: int  # positions written so far
-
-
-@dataclass(frozen=True)
-class LayerCache:
-    """Keys and values of one layer at the S positions so far. A value: `append` leaves it as it was.
-
-    Without gradients the buffer doubles when it is full and is written in place, so that a step copies one
-    position; with gradients every append makes a new tensor, through which autograd can go back.
-    """
-
-    buffer: _Buffer
-    length: int  # S
-
-    @property
-    def keys_values(self) -> Tensor:
-        return self.buffer.keys_values[:, :, :, : self.length]  # (2, B, H, S, D/H)
-
-    def append(self, new: Tensor) -> "LayerCache":
-        """new: keys and values (2, B, H, T, D/H) of the next T positions."""
-        length = self.length + new.shape[3]
-        if torch.is_grad_enabled():
-            return LayerCache.of(torch.cat((self.keys_values, new), dim=3))
-        buffer = self.buffer
-        if (
-            length > buffer.keys_values.shape[3] or buffer.used != self.length
-        ):  # full, or another cache grew in it
-            buffer = _allocate(self.keys_values, rows=new.shape[1], capacity=2 * length)
-            buffer.keys_values[:, :, :, : self.length] = self.keys_values
-        buffer.keys_values[:, :, :, self.length : length] = new
-        buffer.used = length
-        return LayerCache(buffer, length)
-
-    def select(self, rows: Tensor) -> "LayerCache":
-        """Keep and repeat rows: rows (B',)."""
-        if torch.is_grad_enabled():
-            return LayerCache.of(self.keys_values.index_select(1, rows))
-        buffer = _allocate(self.keys_values, rows=rows.shape[0], capacity=self.buffer.keys_values.shape[3])
-        buffer.used = self.length
-        torch.index_select(self.keys_values, 1, rows, out=buffer.keys_values[:, :, :, : self.length])
-        return LayerCache(buffer, self.length)
-
-    @staticmethod
-    def of(keys_values: Tensor) -> "LayerCache":
-        """The cache of the first positions: keys and values (2, B, H, S, D/H), not copied."""
-        length = keys_values.shape[3]
-        return LayerCache(_Buffer(keys_values, used=length), length)
-
-
-def _allocate(like: Tensor, rows: int, capacity: int) -> _Buffer:
-    two, _, heads, _, head_dim = like.shape
-    return _Buffer(like.new_empty((two, rows, heads, capacity, head_dim)), used=0)
-
-
-@dataclass(frozen=True)
-class KVCache:
-    """What GPT-2 remembers of the positions so far, one LayerCache a layer."""
-
-    layers: tuple[LayerCache, ...]
-
-    @property
-    def length(self) -> int:
-        return self.layers[0].length
-
-    def select(self, rows: Tensor) -> "KVCache":
-        """Keep and repeat rows: row i of the new cache is row rows[i] of this one; rows (B',)."""
-        return KVCache(tuple(layer.select(rows) for layer in self.layers))
-
-
 class Attention(nn.Module):
     """Causal self-attention of T new positions to themselves and to the S positions in the cache."""
 
@@ -137,7 +64,7 @@ class Attention(nn.Module):
     def forward(
         self, hidden: Tensor, mask: Tensor | None, cache: LayerCache | None
     ) -> tuple[Tensor, LayerCache]:
-        """hidden (B, T, D); mask (T, S + T), True where a position may look, None: plainly causal."""
+        """hidden (B, T, D); mask (B or 1, T, S + T), True where a position may look, None: plainly causal."""
         batch, length, width = hidden.shape
         heads = self.c_attn(hidden).view(batch, length, 3, self.num_heads, width // self.num_heads)
         heads = heads.permute(2, 0, 3, 1, 4)  # (3, B, H, T, D/H)
@@ -149,7 +76,7 @@ class Attention(nn.Module):
                 queries,
                 keys,
                 values,
-                attn_mask=mask,
+                attn_mask=None if mask is None else mask.unsqueeze(1),  # (B or 1, 1, T, S + T)
                 dropout_p=self.dropout if self.training else 0.0,
                 is_causal=mask is None and length > 1,
             )  # (B, H, T, D/H)
@@ -227,9 +154,10 @@ class Gpt2(nn.Module):
     def forward(self, embeddings: Tensor, cache: KVCache | None = None) -> tuple[Tensor, KVCache]:
         """Read T more positions.
 
-        embeddings: (B, T, D), without positions; cache: of the S positions before them, B rows.
-        Returns: hidden states (B, T, D) after the last layer norm, the cache of S + T positions.
-        Raises: ModelError where S + T is more than max_positions.
+        embeddings: (R, T, D), without positions; cache: of the positions before them, R sequences, whose
+        branches are read side by side: as K * T positions of B rows.
+        Returns: hidden states (R, T, D) after the last layer norm, the cache of all positions.
+        Raises: ModelError where there are more than max_positions.
         """
         length = embeddings.shape[1]
         past = 0 if cache is None else cache.length
@@ -239,11 +167,10 @@ class Gpt2(nn.Module):
                 f"{past + length} are needed: use shorter captions or lower --max-new-tokens."
             )
         positions = self.wpe.weight[past : past + length]  # (T, D)
-        hidden = F.dropout(embeddings + positions, self.config.dropout, self.training)  # (B, T, D)
-        mask = None
-        if past > 0 and length > 1:
-            visible = torch.ones((length, past + length), dtype=torch.bool, device=hidden.device)
-            mask = visible.tril(diagonal=past)  # (T, S + T)
+        hidden = F.dropout(embeddings + positions, self.config.dropout, self.training)  # (R, T, D)
+        mask = None if cache is None else cache.mask(length)  # (B or 1, K * T, S + K * T)
+        if mask is not None:
+            hidden = hidden.reshape(-1, mask.shape[1], self.config.width)  # (B, K * T, D)
         layers = []
         for index, block in enumerate(self.h):
             past_layer = None if cache is None else cache.layers[index]
@@ -252,7 +179,11 @@ class Gpt2(nn.Module):
             else:
                 hidden, layer = block(hidden, mask, past_layer)
             layers.append(layer)
-        return self.ln_f(hidden), KVCache(tuple(layers))
+        hidden = self.ln_f(hidden).view(embeddings.shape)  # (R, T, D)
+        visible = None
+        if cache is not None and cache.visible is not None and mask is not None:
+            visible = mask[:, length - 1 :: length]  # (B, K, S + K * T), as the last of the T sees it
+        return hidden, KVCache(tuple(layers), past + length, visible)
 
     def _initialise(self) -> None:
         """As GPT-2: weights N(0, 0.02), residual projections smaller by sqrt(2 * num_layers), biases 0."""
