@@ -269,7 +269,7 @@ class Sampling(Search):
             logits = logits[parents]
         logits = logits.float()  # (R, V)
         chosen = self._choose(self.filter(logits, self.token_ids[self.rows]))  # (R,)
-        log_probs = logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)  # (R,)
+        log_probs = -F.cross_entropy(logits, chosen, reduction="none")  # (R,)
         self.logprob = self.logprob.index_add(0, self.rows, log_probs.masked_fill(self.ended, 0))
         column = torch.full_like(self.logprob, self.eos_id, dtype=torch.long).index_copy(0, self.rows, chosen)
         self.token_ids = torch.cat([self.token_ids, column[:, None]], 1)  # (B * N, T)

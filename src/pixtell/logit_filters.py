@@ -95,8 +95,10 @@ def apply_filters(
         filtered = logit_filter(filtered, token_ids)
     if filtered is logits:
         return logits
-    stuck = filtered.amax(-1, keepdim=True) == _BANNED  # (B, 1)
-    return torch.where(stuck & _is_token(logits, eos_id), logits, filtered)  # (B, V)
+    stuck = filtered.amax(-1) == _BANNED  # (B,)
+    eos = torch.where(stuck, logits[:, eos_id], filtered[:, eos_id])  # (B,)
+    filtered[:, eos_id] = eos  # into a tensor that is new: no filter changes its input
+    return filtered
 
 
 def _is_token(logits: Tensor, token_id: int) -> Tensor:
