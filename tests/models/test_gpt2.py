@@ -57,6 +57,18 @@ def test_no_position_looks_ahead(model: Gpt2) -> None:
     assert not torch.allclose(before[:, 6:], after[:, 6:], atol=1e-2)
 
 
+def test_the_last_position_alone_is_that_of_all(model: Gpt2) -> None:
+    """What follows may look at all positions all the same."""
+    embeddings, following = torch.randn(2, 6, 24), torch.randn(2, 2, 24)
+    positions = []  # that the last block's feed-forward saw
+    model.h[-1].mlp.register_forward_hook(lambda _, __, output: positions.append(output.shape[1]))
+    every, cache_of_all = model(embeddings)
+    last, cache_of_last = model(embeddings, last_only=True)
+    assert positions == [6, 1]
+    assert torch.allclose(last, every[:, -1:], atol=1e-5)
+    assert torch.allclose(model(following, cache_of_last)[0], model(following, cache_of_all)[0], atol=1e-5)
+
+
 def test_gradients_go_through_the_cache(model: Gpt2) -> None:
     gradients = []
     for lengths in ([10], [4, 6]):

@@ -108,7 +108,7 @@ class ClipCap(CaptionModel):
         return torch.cat((logits.unsqueeze(1), self.gpt2.project(hidden)), dim=1)  # predicts nothing
 
     def start(self, features: Tensor) -> tuple[Tensor, KVCache]:
-        hidden, cache = self.gpt2(self.map_features(features))  # (B, P, D)
+        hidden, cache = self.gpt2(self.map_features(features), last_only=True)  # (B, 1, D)
         return self.gpt2.project(hidden[:, -1]), cache  # (B, V)
 
     def step(self, token_ids: Tensor, state: KVCache) -> tuple[Tensor, KVCache]:

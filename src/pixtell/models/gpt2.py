@@ -62,13 +62,16 @@ class Attention(nn.Module):
         self.c_proj = nn.Linear(config.width, config.width)
 
     def forward(
-        self, hidden: Tensor, mask: Tensor | None, cache: LayerCache | None
+        self, hidden: Tensor, mask: Tensor | None, cache: LayerCache | None, last_only: bool = False
     ) -> tuple[Tensor, LayerCache]:
-        """hidden (B, T, D); mask (B or 1, T, S + T), True where a position may look, None: plainly causal."""
+        """hidden (B, T, D); mask (B or 1, T, S + T), True where a position may look, None: plainly causal.
+        last_only: the last position looks at all, the others only leave keys and values; without a mask."""
         batch, length, width = hidden.shape
         heads = self.c_attn(hidden).view(batch, length, 3, self.num_heads, width // self.num_heads)
         heads = heads.permute(2, 0, 3, 1, 4)  # (3, B, H, T, D/H)
         queries, new = heads[0], heads[1:]  # (B, H, T, D/H), (2, B, H, T, D/H)
+        if last_only:
+            queries = queries[:, :, -1:]  # (B, H, 1, D/H)
         cache = LayerCache.of(new) if cache is None else cache.append(new)
         keys, values = cache.keys_values  # (B, H, S + T, D/H) each
         with _quick_backward(queries):
@@ -78,9 +81,9 @@ class Attention(nn.Module):
                 values,
                 attn_mask=None if mask is None else mask.unsqueeze(1),  # (B or 1, 1, T, S + T)
                 dropout_p=self.dropout if self.training else 0.0,
-                is_causal=mask is None and length > 1,
+                is_causal=mask is None and queries.shape[2] > 1,
             )  # (B, H, T, D/H)
-        joined = attended.transpose(1, 2).reshape(batch, length, width)  # (B, T, D)
+        joined = attended.transpose(1, 2).flatten(2)  # (B, T, D)
         return F.dropout(self.c_proj(joined), self.dropout, self.training), cache
 
 
@@ -118,10 +121,10 @@ class Block(nn.Module):
         self.mlp = FeedForward(config)
 
     def forward(
-        self, hidden: Tensor, mask: Tensor | None, cache: LayerCache | None
+        self, hidden: Tensor, mask: Tensor | None, cache: LayerCache | None, last_only: bool = False
     ) -> tuple[Tensor, LayerCache]:
-        attended, cache = self.attn(self.ln_1(hidden), mask, cache)
-        hidden = hidden + attended  # (B, T, D)
+        attended, cache = self.attn(self.ln_1(hidden), mask, cache, last_only)
+        hidden = (hidden[:, -1:] if last_only else hidden) + attended  # (B, T, D)
         return hidden + self.mlp(self.ln_2(hidden)), cache
 
 
@@ -151,14 +154,18 @@ class Gpt2(nn.Module):
         """hidden (..., D) -> logits (..., V)."""
         return F.linear(hidden, self.wte.weight)
 
-    def forward(self, embeddings: Tensor, cache: KVCache | None = None) -> tuple[Tensor, KVCache]:
+    def forward(
+        self, embeddings: Tensor, cache: KVCache | None = None, *, last_only: bool = False
+    ) -> tuple[Tensor, KVCache]:
         """Read T more positions.
 
         embeddings: (R, T, D), without positions; cache: of the positions before them, R sequences, whose
-        branches are read side by side: as K * T positions of B rows.
+        branches are read side by side: as K * T positions of B rows. last_only: hidden states of the last
+        position alone, (B, 1, D), are wanted: most of the last block is spared. Not with a cache.
         Returns: hidden states (R, T, D) after the last layer norm, the cache of all positions.
         Raises: ModelError where there are more than max_positions.
         """
+        assert cache is None or not last_only
         length = embeddings.shape[1]
         past = 0 if cache is None else cache.length
         if past + length > self.config.max_positions:
@@ -174,12 +181,13 @@ class Gpt2(nn.Module):
         layers = []
         for index, block in enumerate(self.h):
             past_layer = None if cache is None else cache.layers[index]
+            inputs = (hidden, mask, past_layer, last_only and index == len(self.h) - 1)
             if self.checkpoint_activations and torch.is_grad_enabled():
-                hidden, layer = checkpoint(block, hidden, mask, past_layer, use_reentrant=False)
+                hidden, layer = checkpoint(block, *inputs, use_reentrant=False)
             else:
-                hidden, layer = block(hidden, mask, past_layer)
+                hidden, layer = block(*inputs)
             layers.append(layer)
-        hidden = self.ln_f(hidden).view(embeddings.shape)  # (R, T, D)
+        hidden = self.ln_f(hidden).view(len(embeddings), 1 if last_only else length, self.config.width)
         visible = None
         if cache is not None and cache.visible is not None and mask is not None:
             visible = mask[:, length - 1 :: length]  # (B, K, S + K * T), as the last of the T sees it

@@ -1,7 +1,7 @@
 """GPT-2 as a function of tensors alone, for a tracer: no branch depends on a length, no cache is an object.
 
-In: embeddings and, layer by layer, the keys and values so far. Out: hidden states and the longer keys and
-values. The weights are those of the `Gpt2` it is made of; equal to its `forward`.
+In: embeddings and, layer by layer, the keys and values so far. Out: the last hidden state and the longer
+keys and values. The weights are those of the `Gpt2` it is made of; equal to the last of its `forward`.
 """
 
 import math
@@ -25,7 +25,7 @@ class Gpt2Graph(nn.Module):
     def forward(self, embeddings: Tensor, past: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """embeddings (B, T, D), without positions; past: keys, values, keys, ... (B, H, S, D/H), S from 0.
 
-        Returns: hidden states (B, T, D), the keys and values of S + T positions.
+        Returns: the last hidden state (B, 1, D), the keys and values of S + T positions.
         """
         length, before = embeddings.shape[1], past[0].shape[2]
         new = torch.arange(length, device=embeddings.device) + before  # (T,)
@@ -35,18 +35,19 @@ class Gpt2Graph(nn.Module):
         present: list[Tensor] = []
         for index, block in enumerate(cast("list[Block]", self.gpt2.h)):
             keys, values = past[2 * index], past[2 * index + 1]  # (B, H, S, D/H)
-            attended, keys, values = attend(block.attn, block.ln_1(hidden), unseen, keys, values)
-            hidden = hidden + attended  # (B, T, D)
+            last_only = index == len(self.gpt2.h) - 1
+            attended, keys, values = attend(block.attn, block.ln_1(hidden), unseen, keys, values, last_only)
+            hidden = (hidden[:, -1:] if last_only else hidden) + attended  # (B, T, D)
             hidden = hidden + block.mlp(block.ln_2(hidden))
             present += [keys, values]
         return self.gpt2.ln_f(hidden), present
 
 
 def attend(
-    attention: Attention, hidden: Tensor, unseen: Tensor, keys: Tensor, values: Tensor
+    attention: Attention, hidden: Tensor, unseen: Tensor, keys: Tensor, values: Tensor, last_only: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """hidden (B, T, D); unseen (T, S + T), 0 where a position may look, else the least number there is;
-    keys, values (B, H, S, D/H) -> (B, T, D) and the keys and values of S + T positions."""
+    keys, values (B, H, S, D/H) -> (B, T, D), last_only: (B, 1, D), and keys and values of S + T positions."""
     length, width = hidden.shape[1], attention.c_proj.in_features
     head_dim = width // attention.num_heads
     shape = (-1, length, attention.num_heads, head_dim)
@@ -54,8 +55,10 @@ def attend(
     queries, new_keys, new_values = (part.view(shape).transpose(1, 2) for part in projected)
     keys = torch.cat((keys, new_keys), dim=2)  # (B, H, S + T, D/H)
     values = torch.cat((values, new_values), dim=2)
+    if last_only:
+        queries, unseen = queries[:, :, -1:], unseen[-1:]  # (B, H, 1, D/H), (1, S + T)
     # The queries are scaled, not the products nor the keys: they are the fewest numbers.
     scaled = queries / math.sqrt(head_dim)
     weights = (scaled @ keys.transpose(2, 3) + unseen).softmax(dim=-1)  # (B, H, T, S + T)
-    joined = (weights @ values).transpose(1, 2).reshape(-1, length, width)  # (B, T, D)
+    joined = (weights @ values).transpose(1, 2).flatten(2)  # (B, T, D)
     return attention.c_proj(joined), keys, values
