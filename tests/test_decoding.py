@@ -1,4 +1,4 @@
-"""decoding.py through its real seam.
+"""decoding/ through its real seam.
 
 Decoders are tables of logits; oracles are searches in plain Python and transformers' generate.
 """
