@@ -8,30 +8,41 @@ from pathlib import Path
 
 import torch
 
+# The figures of a machine, as the table names what limits a road.
+PRODUCTS, INT8_PRODUCTS, BF16_PRODUCTS = "fp32 products", "int8 products", "bf16 products"
+BANDWIDTH = "weights read once a step"
+
 
 @dataclass(frozen=True)
 class Machine:
-    """name: of the processor. flops, int8_ops: operations a second in matrix products, fp32 and int8;
-    bandwidth: bytes a second that are read from memory. All measured, on `threads` threads."""
+    """name: of the processor. flops, int8_ops, bf16_flops: operations a second in matrix products; bf16: None
+    where the processor has no instruction for them. bandwidth: bytes a second that are read from memory. All
+    measured, on `threads` threads."""
 
     name: str
     threads: int
     flops: float
     int8_ops: float
+    bf16_flops: float | None
     bandwidth: float
 
     def describe(self) -> str:
+        bf16 = "" if self.bf16_flops is None else f", {self.bf16_flops / 1e9:.0f} in bf16"
         return (
             f"{self.name}, {self.threads} threads of {os.cpu_count()}: {self.flops / 1e9:.0f} GFLOP/s in "
-            f"fp32 matrix products, {self.int8_ops / 1e9:.0f} Gop/s in int8, "
+            f"fp32 matrix products{bf16}, {self.int8_ops / 1e9:.0f} Gop/s in int8, "
             f"{self.bandwidth / 1e9:.1f} GB/s read"
         )
 
 
 def measure_machine(*, tiny: bool) -> Machine:
     """Takes a few seconds. tiny: smaller products, for trying the suite out."""
+    from pixtell.devices import choose_placement
+
     size = 256 if tiny else 2048
     left, right = torch.randn(size, size), torch.randn(size, size)
+    halves = left.bfloat16(), right.bfloat16()
+    has_bf16 = choose_placement("cpu", "auto", training=True).dtype == torch.bfloat16
     vector = torch.randn(2 * size)
     table = torch.randn(8 * size, 2 * size)  # 268 MB: larger than any cache
     return Machine(
@@ -39,6 +50,7 @@ def measure_machine(*, tiny: bool) -> Machine:
         threads=torch.get_num_threads(),
         flops=2 * size**3 / _best(lambda: left @ right),
         int8_ops=_int8_ops(size),
+        bf16_flops=2 * size**3 / _best(lambda: halves[0] @ halves[1]) if has_bf16 else None,
         bandwidth=table.nbytes / _best(lambda: table @ vector),
     )
 

@@ -1,7 +1,7 @@
-"""How fast captions are scored, as ratios in one run against pycocoevalcap, Java and all; and how much memory
-it takes (Linux only). Equal values are checked first.
+"""How fast captions are scored, against pycocoevalcap, Java and all: two roads of the suite; by itself also
+how much memory it takes (Linux only). Equal values are checked first.
 
-    python benchmarks/metrics.py [--data-dir ../shared/flickr8k] [--rounds 5]
+    python -m benchmarks.metrics [--data-dir ../shared/flickr8k] [--rounds 5]
 
 1,000 images of Flickr8k's test split, 5 references each; a hypothesis is half an own caption, half another
 image's. Medians of A B A B ... rounds. The METEOR rounds start a process each, so that no round finds tables
@@ -15,9 +15,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
+from typing import TYPE_CHECKING
 
+from benchmarks import FLICKR8K
+from benchmarks.comparing import Road, Side, aligned, measure
+from benchmarks.memory import peak_gb
 from pixtell.datasets import load_dataset
 from pixtell.metrics.bleu import bleu
 from pixtell.metrics.cider import DocumentFrequencies, cider_d
@@ -25,6 +32,10 @@ from pixtell.metrics.corpus import Corpus
 from pixtell.metrics.rouge import rouge_l
 
 SAMPLES = 5  # captions drawn an image
+if TYPE_CHECKING:  # they import torch, which the children that are timed and weighed do without
+    from benchmarks.machine import Machine
+    from benchmarks.sizes import Models
+
 Scores = dict[str, tuple[float, list[float]]]  # metric -> of the corpus, of each image
 
 
@@ -32,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data-dir", type=Path, default=Path("../shared/flickr8k"))
+    parser.add_argument("--data-dir", type=Path, default=FLICKR8K)
     parser.add_argument("--rounds", type=int, default=5, help="rounds of A and B in turn")
     parser.add_argument("--child", nargs=2, metavar=("ROLE", "FILE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -40,17 +51,53 @@ def main() -> None:
         role, path = arguments.child
         CHILDREN[role](json.loads(Path(path).read_text(encoding="utf-8")))
         return
-    images = load_dataset("flickr8k", arguments.data_dir).split("test")
+    for road in scoring_roads(arguments.data_dir):
+        for result in measure(road, arguments.rounds):
+            print(aligned(result.cells), flush=True)
+    if arguments.data_dir.is_dir():
+        rate_samples(*test_captions(arguments.data_dir), arguments.rounds)
+        measure_memory(arguments.data_dir)
+
+
+def roads(models: "Models", machine: "Machine") -> Iterator[Road]:
+    yield from scoring_roads(FLICKR8K)
+
+
+def scoring_roads(data_dir: Path) -> Iterator[Road]:
+    missing = what_is_missing(data_dir)
+    hypotheses, references = ([], []) if missing else test_captions(data_dir)
+    for name, make in (
+        ("scoring: PTB words, BLEU, ROUGE-L, CIDEr-D", ngram_sides),
+        ("scoring: METEOR, from start to end of a process", meteor_sides),
+    ):
+        ours, theirs, tolerance = make(hypotheses, references)
+        yield Road(
+            name=name,
+            peer_name="pycocoevalcap with Java",
+            peer=theirs,
+            peer_units=len(hypotheses),
+            sides=[Side("", ours, len(hypotheses), problem=partial(differing, tolerance=tolerance))],
+            missing=missing,
+        )
+
+
+def what_is_missing(data_dir: Path) -> str | None:
+    """Of what the peer needs."""
+    if not data_dir.is_dir():
+        return f"left out: no Flickr8k in {data_dir}"
+    if find_spec("pycocoevalcap") is None:
+        return "left out: pycocoevalcap is not installed"
+    return None if which("java") else "left out: no Java"
+
+
+def test_captions(data_dir: Path) -> tuple[list[str], list[list[str]]]:
+    """Hypotheses and references of the test split."""
+    images = load_dataset("flickr8k", data_dir).split("test")
     captions = [list(image.captions) for image in images]
     halves = [
         mixed(own[0], other[0]) for own, other in zip(captions, captions[1:] + captions[:1], strict=True)
     ]
-    print(f"{'road':44} {'ours':>9} {'peer':>9} {'ratio':>6}")
-    compare_ngram_metrics(halves, captions, arguments.rounds)
-    compare_meteor(halves, captions, arguments.rounds)
-    print()
-    rate_samples(halves, captions, arguments.rounds)
-    measure_memory(arguments.data_dir)
+    return halves, captions
 
 
 def mixed(own: str, other: str) -> str:
@@ -58,7 +105,10 @@ def mixed(own: str, other: str) -> str:
     return " ".join(mine[: len(mine) // 2] + theirs[len(theirs) // 2 :])
 
 
-def compare_ngram_metrics(hypotheses: list[str], references: list[list[str]], rounds: int) -> None:
+Sides = tuple[Callable[[], Scores], Callable[[], Scores], float]  # ours, the peer's, how far they may differ
+
+
+def ngram_sides(hypotheses: list[str], references: list[list[str]]) -> Sides:
     def ours() -> Scores:
         corpus = corpus_of(hypotheses, references)
         values = bleu(corpus) | rouge_l(corpus) | cider_d(corpus)
@@ -76,22 +126,27 @@ def compare_ngram_metrics(hypotheses: list[str], references: list[list[str]], ro
         scores["CIDEr-D"] = Cider().compute_score(*words)
         return scores
 
-    report("PTB words, BLEU, ROUGE-L, CIDEr-D", ours, theirs, rounds, tolerance=1e-6)
+    return ours, theirs, 1e-6
 
 
-def compare_meteor(hypotheses: list[str], references: list[list[str]], rounds: int) -> None:
+def meteor_sides(hypotheses: list[str], references: list[list[str]]) -> Sides:
+    """The words are cut before. Either starts a process: no round finds tables or caches of another."""
     corpus = corpus_of(hypotheses, references)
     words = [
         [" ".join(hypothesis), [" ".join(one) for one in of_image]]
         for hypothesis, of_image in zip(corpus.hypotheses, corpus.references, strict=True)
     ]
-    report(
-        "METEOR, from start to end of a process",
-        lambda: in_child("meteor", words),
-        lambda: in_child("meteor-jar", words),
-        rounds,
-        tolerance=1e-4,
-    )
+    return lambda: in_child("meteor", words), lambda: in_child("meteor-jar", words), 1e-4
+
+
+def differing(ours: Scores, theirs: Scores, *, tolerance: float) -> str | None:
+    """Whether a value of the corpus or of an image differs."""
+    for name, (value, per_image) in ours.items():
+        their_value, theirs_per_image = theirs[name]
+        pairs = zip([value, *per_image], [their_value, *theirs_per_image], strict=True)
+        if max(abs(mine - other) for mine, other in pairs) > tolerance:
+            return f"the values of {name} differ"
+    return None
 
 
 def rate_samples(hypotheses: list[str], references: list[list[str]], rounds: int) -> None:
@@ -136,7 +191,7 @@ def in_child(role: str, content: object) -> dict[str, object]:
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as stream:
         json.dump(content, stream)
         stream.flush()
-        command = [sys.executable, __file__, "--child", role, stream.name]
+        command = [sys.executable, "-m", "benchmarks.metrics", "--child", role, stream.name]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -168,32 +223,10 @@ def child_memory(captions: list[tuple[str, list[str]]]) -> None:
     corpus = corpus_of([hypothesis for hypothesis, _ in captions], [of_image for _, of_image in captions])
     for compute in (bleu, rouge_l, cider_d):
         compute(corpus)
-    # of this program alone; getrusage would count what its parent held when it made the process
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    [kib] = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
-    print(json.dumps({"peak MB": int(kib) / 1024}))
+    print(json.dumps({"peak MB": peak_gb() * 1e3}))
 
 
 CHILDREN = {"meteor": child_meteor, "meteor-jar": child_meteor_jar, "memory": child_memory}
-
-
-def report(
-    road: str, ours: Callable[[], Scores], theirs: Callable[[], Scores], rounds: int, *, tolerance: float
-) -> None:
-    expected = theirs()
-    for name, (value, per_image) in ours().items():
-        their_value, theirs_per_image = expected[name]
-        pairs = zip([value, *per_image], [their_value, *theirs_per_image], strict=True)
-        if max(abs(mine - other) for mine, other in pairs) > tolerance:
-            raise SystemExit(f"{road}: the values of {name} differ, so their speed is not compared.")
-    times: dict[str, list[float]] = {"ours": [], "theirs": []}
-    for _ in range(rounds):
-        for side, function in (("ours", ours), ("theirs", theirs)):
-            started = time.perf_counter()
-            function()
-            times[side].append(time.perf_counter() - started)
-    our_time, peer_time = (statistics.median(times[side]) for side in ("ours", "theirs"))
-    print(f"{road:44} {our_time:7.2f} s {peer_time:7.2f} s {peer_time / our_time:6.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ class Sizes:
     """How much of everything. clip, gpt2: fields of transformers' configurations over their defaults, which
     are ViT-B/32 and GPT-2 small."""
 
-    images: int = 96
+    images: int = 96  # of reading and of features
+    folder_images: int = 48
+    slow_images: int = 16  # of a peer that takes one at a time; a quarter of them where it is slower still
     batch_size: int = 16
     new_tokens: int = 20
     beam_size: int = 5
@@ -31,6 +33,8 @@ class Sizes:
 
 TINY = Sizes(
     images=12,
+    folder_images=12,
+    slow_images=8,
     batch_size=4,
     new_tokens=6,
     beam_size=3,
@@ -68,21 +72,8 @@ class Models:
 
     @cached_property
     def pictures(self) -> list[Path]:
-        """JPEGs of 500x375 with structure at every scale: pure noise would decode slower than photos."""
-        from PIL import Image
-
-        folder = self.directory / "pictures"
-        folder.mkdir()
-        random, paths = np.random.default_rng(0), []
-        for number in range(self.sizes.images):
-            picture = np.zeros((375, 500, 3), np.float32)
-            for side in (4, 12, 40, 120):
-                noise = random.integers(0, 256, (side, side, 3), dtype=np.uint8)
-                picture += np.asarray(Image.fromarray(noise).resize((500, 375), Image.Resampling.BICUBIC))
-            path = folder / f"{number:05}.jpg"
-            Image.fromarray((picture / 4).astype(np.uint8)).save(path, quality=90)
-            paths.append(path)
-        return paths
+        """As many JPEGs as `Sizes.images` says, of Flickr's usual size."""
+        return write_pictures(self.directory / "pictures", self.sizes.images, size=(500, 375))
 
     @cached_property
     def clip_directory(self) -> Path:
@@ -206,6 +197,27 @@ class Models:
         tokenizer.decoder = decoders.ByteLevel()
         tokenizer.save(str(directory / "tokenizer.json"))
         return load_tokenizer(directory, "gpt2")
+
+
+def write_pictures(folder: Path, count: int, *, size: tuple[int, int]) -> list[Path]:
+    """JPEGs with structure at every scale: pure noise would decode slower than photos.
+
+    size: width, height.
+    """
+    from PIL import Image
+
+    folder.mkdir(parents=True)
+    width, height = size
+    random, paths = np.random.default_rng(0), []
+    for number in range(count):
+        picture = np.zeros((height, width, 3), np.float32)
+        for side in (4, 12, 40, 120):
+            noise = random.integers(0, 256, (side, side, 3), dtype=np.uint8)
+            picture += np.asarray(Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC))
+        path = folder / f"{number:05}.jpg"
+        Image.fromarray((picture / 4).astype(np.uint8)).save(path, quality=90)
+        paths.append(path)
+    return paths
 
 
 def hub_state(model: CaptionModel) -> dict[str, torch.Tensor]:

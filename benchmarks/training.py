@@ -1,21 +1,20 @@
 """One step of training on cached features: loss, gradients, update, with Flickr8k's caption lengths."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from benchmarks.comparing import Comparison
-from benchmarks.machine import Machine
+from benchmarks import FLICKR8K
+from benchmarks.comparing import Limit, Road, Side
+from benchmarks.machine import PRODUCTS, Machine
 from benchmarks.sizes import Models
 
-FLICKR8K = Path("../shared/flickr8k")
 # Words and punctuation marks of 80 captions, where the data set is not at hand: as Flickr8k has them.
 LENGTHS = [6, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 14, 15, 18] * 5
 
 
-def roads(models: Models, machine: Machine) -> Iterator[Comparison]:
+def roads(models: Models, machine: Machine) -> Iterator[Road]:
     from pixtell.batching import make_batch
     from pixtell.training.cross_entropy import summed_loss
 
@@ -42,17 +41,28 @@ def roads(models: Models, machine: Machine) -> Iterator[Comparison]:
         return None if abs(one - other) < 1e-3 else f"the losses are {one:.4f} and {other:.4f}"
 
     peer_parameters = [*model.mapping.parameters(), *peer_gpt2.parameters()]
-    weights = sum(weight.numel() for weight in model.parameters())
-    yield Comparison(
-        road="training step, GPT-2 small, cached features",
+    num_captions = len(batch.token_ids)
+    flops = training_flops(models, num_images=len(captions), num_tokens=num_tokens)
+    limit = Limit(machine.flops * num_captions / flops, PRODUCTS)
+    ours = _step(our_loss, list(model.parameters()))
+    yield Road(
+        name="training step, GPT-2 small, cached features",
         peer_name="all captions padded, prefix once a caption",
-        ours=_step(our_loss, list(model.parameters())),
         peer=_step(peer_loss, peer_parameters),
-        units=len(batch.token_ids),
-        at_least=2,
-        limit=machine.flops / (6.0 * weights * num_tokens / len(batch.token_ids)),
-        problem=problem,
+        peer_units=num_captions,
+        sides=[Side("", ours, num_captions, at_least=2, limit=limit, problem=problem)],
     )
+
+
+def training_flops(models: Models, *, num_images: int, num_tokens: int) -> float:
+    """Of a step that computes nothing twice and nothing for padding: forth, and twice as much back. A prefix
+    is read once an image; attention, norms and the optimizer are left out."""
+    model, gpt2 = models.clipcap, models.clipcap.gpt2
+    blocks, mapping = (
+        sum(weight.numel() for weight in part.parameters()) for part in (gpt2.h, model.mapping)
+    )
+    positions = num_tokens + num_images * models.sizes.prefix_length
+    return 6.0 * (blocks * positions + gpt2.wte.weight.numel() * num_tokens + mapping * num_images)
 
 
 def _step(loss_of: Callable[[], torch.Tensor], parameters: list[torch.nn.Parameter]) -> Callable[[], float]:

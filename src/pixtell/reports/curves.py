@@ -9,9 +9,13 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pixtell.errors import CheckpointError
 from pixtell.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Panels of the figure, in order: title -> the names logged that belong there.
 _PANELS = {
@@ -50,7 +54,6 @@ def write_training_curves(run: Path) -> Path:
     panels = {title: names for title, names in panels.items() if names}
     if not panels:
         raise CheckpointError(f"{run} has logged nothing to draw yet; train for some steps first.")
-    import matplotlib
     from matplotlib.figure import Figure  # no pyplot: it would choose a backend for the whole process
 
     figure = Figure(figsize=(7, 2.6 * len(panels)), layout="tight")
@@ -66,10 +69,17 @@ def write_training_curves(run: Path) -> Path:
             axis.legend(fontsize=8)
     axes[-1].set_xlabel("step")
     path = run / "curves.svg"
-    same_ids = matplotlib.rc_context({"svg.hashsalt": "pixtell"})  # the same curves, the same file
+    save_figure(figure, path)
+    return path
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    """As SVG; the same figure makes the same file. Raises: StorageError."""
+    import matplotlib
+
+    same_ids = matplotlib.rc_context({"svg.hashsalt": "pixtell"})
     with atomic_path(path) as temporary, same_ids:
         figure.savefig(temporary, format="svg", metadata={"Date": None})
-    return path
 
 
 def points_of(lines: Sequence[Mapping[str, float]]) -> dict[str, list[tuple[float, float]]]:
