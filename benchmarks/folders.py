@@ -48,7 +48,7 @@ def roads(models: Models, machine: Machine) -> Iterator[Road]:
         sides.append(Side("torch, bf16", bf16, len(paths), at_least=3.0, limit=limit, problem=unjudged))
     yield Road(
         name="folder of JPEGs -> captions, greedy",
-        peer_name="a loop over transformers, batch 16",
+        peer_name=f"a loop over transformers, batch {batch_size}",
         peer=peer,
         peer_units=len(paths),
         sides=sides,

@@ -60,12 +60,12 @@ def main() -> None:
 
 
 def roads(models: "Models", machine: "Machine") -> Iterator[Road]:
-    yield from scoring_roads(FLICKR8K)
+    yield from scoring_roads(FLICKR8K, models.sizes.scored_images)
 
 
-def scoring_roads(data_dir: Path) -> Iterator[Road]:
+def scoring_roads(data_dir: Path, count: int = 1000) -> Iterator[Road]:
     missing = what_is_missing(data_dir)
-    hypotheses, references = ([], []) if missing else test_captions(data_dir)
+    hypotheses, references = ([], []) if missing else test_captions(data_dir, count)
     for name, make in (
         ("scoring: PTB words, BLEU, ROUGE-L, CIDEr-D", ngram_sides),
         ("scoring: METEOR, from start to end of a process", meteor_sides),
@@ -90,9 +90,9 @@ def what_is_missing(data_dir: Path) -> str | None:
     return None if which("java") else "left out: no Java"
 
 
-def test_captions(data_dir: Path) -> tuple[list[str], list[list[str]]]:
-    """Hypotheses and references of the test split."""
-    images = load_dataset("flickr8k", data_dir).split("test")
+def test_captions(data_dir: Path, count: int = 1000) -> tuple[list[str], list[list[str]]]:
+    """Hypotheses and references of the first images of the test split."""
+    images = load_dataset("flickr8k", data_dir).split("test")[:count]
     captions = [list(image.captions) for image in images]
     halves = [
         mixed(own[0], other[0]) for own, other in zip(captions, captions[1:] + captions[:1], strict=True)

@@ -23,6 +23,7 @@ class Sizes:
     images: int = 96  # of reading and of features
     folder_images: int = 48
     slow_images: int = 16  # of a peer that takes one at a time; a quarter of them where it is slower still
+    scored_images: int = 1000
     batch_size: int = 16
     new_tokens: int = 20
     beam_size: int = 5
@@ -35,6 +36,7 @@ TINY = Sizes(
     images=12,
     folder_images=12,
     slow_images=8,
+    scored_images=20,
     batch_size=4,
     new_tokens=6,
     beam_size=3,
