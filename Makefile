@@ -15,12 +15,13 @@ BIN := $(VENV)/bin
 INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -c constraints.txt
 PINS := pyproject.toml constraints.txt scripts/check_environment.py
 
-.PHONY: help demo test bench wheel clean
+.PHONY: help demo test bench curves wheel clean
 
 help:
 	@echo 'make demo [PHOTOS="a.jpg folder"]   install into $(VENV), then caption photos, offline'
 	@echo 'make test [TESTS=tests/metrics]     install, then lint, types and tests'
 	@echo 'make bench [BENCH=--tiny]           measure every road against its peer, write docs/benchmarks.md'
+	@echo 'make curves                         measure rate and memory against sizes, write docs/scaling.md'
 	@echo 'make wheel                          build dist/*.whl'
 	@echo 'make clean                          remove build products and caches, keep $(VENV)'
 	@echo 'PYTHON=python3.12 names the Python to build $(VENV) with.'
@@ -36,6 +37,9 @@ test: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks $(or $(BENCH),--output docs/benchmarks.md)
+
+curves: $(VENV)/.installed-dev
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.curves --output docs/scaling.md
 
 wheel: $(VENV)/.installed-dev
 	rm -rf dist

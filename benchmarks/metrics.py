@@ -31,6 +31,7 @@ from pixtell.metrics.cider import DocumentFrequencies, cider_d
 from pixtell.metrics.corpus import Corpus
 from pixtell.metrics.rouge import rouge_l
 
+IMAGES = 1000
 SAMPLES = 5  # captions drawn an image
 if TYPE_CHECKING:  # they import torch, which the children that are timed and weighed do without
     from benchmarks.machine import Machine
@@ -51,11 +52,11 @@ def main() -> None:
         role, path = arguments.child
         CHILDREN[role](json.loads(Path(path).read_text(encoding="utf-8")))
         return
-    for road in scoring_roads(arguments.data_dir):
+    for road in scoring_roads(arguments.data_dir, IMAGES):
         for result in measure(road, arguments.rounds):
             print(aligned(result.cells), flush=True)
     if arguments.data_dir.is_dir():
-        rate_samples(*test_captions(arguments.data_dir), arguments.rounds)
+        rate_samples(*split_captions(arguments.data_dir, IMAGES), arguments.rounds)
         measure_memory(arguments.data_dir)
 
 
@@ -63,9 +64,9 @@ def roads(models: "Models", machine: "Machine") -> Iterator[Road]:
     yield from scoring_roads(FLICKR8K, models.sizes.scored_images)
 
 
-def scoring_roads(data_dir: Path, count: int = 1000) -> Iterator[Road]:
+def scoring_roads(data_dir: Path, count: int) -> Iterator[Road]:
     missing = what_is_missing(data_dir)
-    hypotheses, references = ([], []) if missing else test_captions(data_dir, count)
+    hypotheses, references = ([], []) if missing else split_captions(data_dir, count)
     for name, make in (
         ("scoring: PTB words, BLEU, ROUGE-L, CIDEr-D", ngram_sides),
         ("scoring: METEOR, from start to end of a process", meteor_sides),
@@ -90,7 +91,7 @@ def what_is_missing(data_dir: Path) -> str | None:
     return None if which("java") else "left out: no Java"
 
 
-def test_captions(data_dir: Path, count: int = 1000) -> tuple[list[str], list[list[str]]]:
+def split_captions(data_dir: Path, count: int) -> tuple[list[str], list[list[str]]]:
     """Hypotheses and references of the first images of the test split."""
     images = load_dataset("flickr8k", data_dir).split("test")[:count]
     captions = [list(image.captions) for image in images]
