@@ -166,9 +166,10 @@ def caption(model: str, point: Point, pictures: Path) -> Iterator[tuple[float, f
     last = max(point.milestones)
     paths = sorted(pictures.rglob("*.jpg"))
     sources = islice(cycle(paths), last)
-    captioner.caption(paths[: point.batch_size], batch_size=point.batch_size, max_new_tokens=1)  # warm
     results: Iterator[Any]
     if point.workers is None:
+        first = paths[: point.batch_size]
+        list(captioner.stream(first, options=options, batch_size=point.batch_size))  # the first is slower
         results = captioner.stream(sources, options=options, batch_size=point.batch_size)
     else:
         results = load_images(sources, captioner.encoder.preprocess, threads=point.workers)
