@@ -152,7 +152,7 @@ def test_curves_run(tmp_path: Path) -> None:
     output = tmp_path / "page.md"
     run("benchmarks.curves", "--tiny", "--curves", "workers,images", "--output", str(output))
     stored = json.loads(output.with_suffix(".json").read_text())["curves"]
-    assert [point["value"] for point in stored["images"]["points"]] == [4, 16]
+    assert [point["value"] for point in stored["images"]["points"]] == [16, 32]
     assert all(point["rate"] > 0 for curve in stored.values() for point in curve["points"])
     assert "## Number of images" in output.read_text()
 
