@@ -45,6 +45,7 @@ class TableModel(CaptionModel):
         self.image = nn.Linear(2, 8)
         self.rows_seen: list[int] = []
         self.captions_seen: list[int] = []
+        self.projected = 0  # positions
 
     @property
     def image_branch(self) -> nn.Module:
@@ -55,13 +56,15 @@ class TableModel(CaptionModel):
         image = self.image(features)  # (B, V)
         return self.table.weight[8] + image, image
 
-    def extend(
-        self, logits: Tensor, state: Tensor, token_ids: Tensor, image_index: Tensor | None = None
-    ) -> Tensor:
+    def read(self, state: Tensor, token_ids: Tensor, image_index: Tensor | None = None) -> Tensor:
         assert image_index is not None
         self.captions_seen.append(len(token_ids))
-        further = self.table(token_ids[:, :-1]) + state[image_index][:, None]  # (C, T - 1, V)
-        return torch.cat((logits[image_index][:, None], further), 1)  # (C, T, V)
+        further: Tensor = self.table(token_ids[:, :-1]) + state[image_index][:, None]  # (C, T - 1, V)
+        return further
+
+    def project(self, hidden: Tensor) -> Tensor:
+        self.projected += hidden.numel() // hidden.shape[-1]
+        return hidden
 
     def step(self, token_ids: Tensor, state: Any) -> tuple[Tensor, Any]:
         raise NotImplementedError
@@ -128,6 +131,13 @@ def test_every_id_is_learned_but_padding_and_unknown_words(label_smoothing: floa
     objective = make_objective(model, NumberedFeatures(), label_smoothing=label_smoothing)
     loss, _ = objective.loss(0)
     assert loss.item() == pytest.approx(loss_by_hand(model, label_smoothing), rel=1e-5)
+
+
+def test_neither_padding_nor_unknown_words_are_projected() -> None:
+    model = TableModel()
+    make_objective(model, NumberedFeatures()).loss(0)
+    further = [token_id for captions in TOKEN_IDS for caption in captions for token_id in caption[1:]]
+    assert model.projected == sum(token_id != UNKNOWN for token_id in further)
 
 
 @pytest.mark.parametrize("accumulate", [2, 3, 4])

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from pixtell.errors import ModelError
@@ -76,7 +77,6 @@ class CaptionModel(nn.Module, ABC):
         """
         return self.extend(*self.start(features), token_ids, image_index)
 
-    @abstractmethod
     def extend(
         self, logits: Tensor, state: DecodingState, token_ids: Tensor, image_index: Tensor | None = None
     ) -> Tensor:
@@ -86,6 +86,22 @@ class CaptionModel(nn.Module, ABC):
         token_ids: (B, T). image_index: (B,), the row of the start that each caption goes on from; None: its
         own.
         """
+        if image_index is not None:
+            logits = logits.index_select(0, image_index)  # (B, V)
+        further = self.project(self.read(state, token_ids, image_index))  # (B, T - 1, V)
+        return torch.cat((logits.unsqueeze(1), further), dim=1)
+
+    @abstractmethod
+    def read(self, state: DecodingState, token_ids: Tensor, image_index: Tensor | None = None) -> Tensor:
+        """What `project` turns into the logits of all tokens of whole captions but the first: (B, T - 1, W).
+
+        state, token_ids, image_index: as `extend` has them. Who needs the logits of some positions alone
+        projects those.
+        """
+
+    @abstractmethod
+    def project(self, hidden: Tensor) -> Tensor:
+        """(..., W) -> logits (..., V)."""
 
     @abstractmethod
     def start(self, features: Tensor) -> tuple[Tensor, DecodingState]: ...

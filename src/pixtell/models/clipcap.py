@@ -97,23 +97,25 @@ class ClipCap(CaptionModel):
             self.gpt2.eval()
         return self
 
-    def extend(
-        self, logits: Tensor, state: KVCache, token_ids: Tensor, image_index: Tensor | None = None
-    ) -> Tensor:
+    def read(self, state: KVCache, token_ids: Tensor, image_index: Tensor | None = None) -> Tensor:
         if image_index is not None:
-            logits, state = logits.index_select(0, image_index), state.select(image_index)  # (B, V)
-        if token_ids.shape[1] == 1:
-            return logits.unsqueeze(1)  # (B, 1, V)
-        hidden, _ = self.gpt2(self.gpt2.embed(token_ids[:, :-1]), state)  # (B, T - 1, D): the last token
-        return torch.cat((logits.unsqueeze(1), self.gpt2.project(hidden)), dim=1)  # predicts nothing
+            state = state.select(image_index)
+        read = self.gpt2.embed(token_ids[:, :-1])  # (B, T - 1, D): the last token predicts nothing
+        if read.shape[1] == 0:
+            return read
+        hidden, _ = self.gpt2(read, state)  # (B, T - 1, D)
+        return hidden
+
+    def project(self, hidden: Tensor) -> Tensor:
+        return self.gpt2.project(hidden)
 
     def start(self, features: Tensor) -> tuple[Tensor, KVCache]:
         hidden, cache = self.gpt2(self.map_features(features), last_only=True)  # (B, 1, D)
-        return self.gpt2.project(hidden[:, -1]), cache  # (B, V)
+        return self.project(hidden[:, -1]), cache  # (B, V)
 
     def step(self, token_ids: Tensor, state: KVCache) -> tuple[Tensor, KVCache]:
         hidden, cache = self.gpt2(self.gpt2.embed(token_ids.unsqueeze(1)), state)  # (B, 1, D)
-        return self.gpt2.project(hidden[:, -1]), cache  # (B, V)
+        return self.project(hidden[:, -1]), cache  # (B, V)
 
     def reorder(self, state: KVCache, beam_index: Tensor) -> KVCache:
         return state.branch(beam_index)

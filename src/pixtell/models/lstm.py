@@ -75,27 +75,28 @@ class LstmCaptioner(CaptionModel):
     def image_branch(self) -> nn.Linear:
         return self.image
 
-    def extend(
-        self, logits: Tensor, state: LstmState, token_ids: Tensor, image_index: Tensor | None = None
-    ) -> Tensor:
+    def read(self, state: LstmState, token_ids: Tensor, image_index: Tensor | None = None) -> Tensor:
         if image_index is not None:
-            logits, state = logits.index_select(0, image_index), self.reorder(state, image_index)
-        if token_ids.shape[1] == 1:
-            return logits.unsqueeze(1)  # (B, 1, V)
-        read = self._drop(self.embedding(token_ids[:, :-1]))  # (B, T - 1, W): the last token
-        outputs, _ = self._run_lstm(read, state)  # (B, T - 1, W)  predicts nothing
-        further = self._merge(state.image.unsqueeze(1), outputs)  # (B, T - 1, V)
-        return torch.cat((logits.unsqueeze(1), further), dim=1)  # (B, T, V)
+            state = self.reorder(state, image_index)
+        read = self._drop(self.embedding(token_ids[:, :-1]))  # (B, T - 1, W): the last token predicts nothing
+        if read.shape[1] == 0:
+            return read
+        outputs, _ = self._run_lstm(read, state)  # (B, T - 1, W)
+        return self._merge(state.image.unsqueeze(1), outputs)
+
+    def project(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.output(hidden)
+        return logits
 
     def start(self, features: Tensor) -> tuple[Tensor, LstmState]:
         image = self._read_image(features)  # (B, W)
         outputs, (hidden, cell) = self._run_lstm(self._drop(self._bos(image.shape[0])))  # (B, 1, W)
-        return self._merge(image, outputs[:, 0]), LstmState(hidden, cell, image)
+        return self.project(self._merge(image, outputs[:, 0])), LstmState(hidden, cell, image)
 
     def step(self, token_ids: Tensor, state: LstmState) -> tuple[Tensor, LstmState]:
         embeddings = self._drop(self.embedding(token_ids.unsqueeze(1)))  # (B, 1, W)
         outputs, (hidden, cell) = self._run_lstm(embeddings, state)  # (B, 1, W)
-        return self._merge(state.image, outputs[:, 0]), LstmState(hidden, cell, state.image)
+        return self.project(self._merge(state.image, outputs[:, 0])), LstmState(hidden, cell, state.image)
 
     def reorder(self, state: LstmState, beam_index: Tensor) -> LstmState:
         return LstmState(
@@ -133,9 +134,8 @@ class LstmCaptioner(CaptionModel):
         return F.dropout(values, self.config.dropout, self.training)
 
     def _merge(self, image: Tensor, outputs: Tensor) -> Tensor:
-        """image and outputs (B, ..., W) -> logits (B, ..., V)."""
-        logits: Tensor = self.output(F.relu(self.merge(image + outputs)))
-        return logits
+        """image and outputs (B, ..., W) -> what is projected (B, ..., W)."""
+        return F.relu(self.merge(image + outputs))
 
 
 class _ImageGraph(nn.Module):
@@ -162,5 +162,5 @@ class _LanguageGraph(nn.Module):
     ) -> tuple[Tensor, ...]:
         read = torch.cat((prefix, self.model.embedding(token_ids)), dim=1)  # (B, P + T, W)
         outputs, (hidden, cell) = self.model.lstm(read, (hidden.unsqueeze(0), cell.unsqueeze(0)))
-        logits = self.model._merge(image, outputs[:, -1])  # (B, V)
+        logits = self.model.project(self.model._merge(image, outputs[:, -1]))  # (B, V)
         return logits, hidden.squeeze(0), cell.squeeze(0), image

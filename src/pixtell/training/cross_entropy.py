@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pixtell.batching import IGNORED, CaptionBatch, make_batch, split_by_length
+from pixtell.batching import CaptionBatch, make_batch
 from pixtell.models.base import CaptionModel
 from pixtell.training.feature_sources import FeatureSource
 from pixtell.training.image_batches import ImageBatches
 from pixtell.training.loop import Numbers
+from pixtell.training.predictions import predict
 
 
 class CrossEntropy:
@@ -85,22 +86,8 @@ def summed_loss(
     features: (B, F) or (B, N, F).
     """
     first_logits, state = model.start(features)  # (B, V)
-    device = first_logits.device
-    ignored = torch.tensor([IGNORED, *ignored_ids])
-    losses = []
-    for _, group in split_by_length(batch):
-        logits = model.extend(
-            first_logits, state, group.token_ids.to(device), group.image_index.to(device)
-        )  # (C, T, V)
-        labels = group.labels.flatten()  # (C * T,), on the CPU
-        learned = (~torch.isin(labels, ignored)).nonzero()[:, 0]  # (M,)
-        # Padding leaves before fp32: it would be memory for nothing.
-        losses.append(
-            F.cross_entropy(
-                logits.flatten(0, 1)[learned.to(device)].float(),
-                labels[learned].to(device),
-                label_smoothing=label_smoothing,
-                reduction="sum",
-            )
-        )
+    losses = [
+        F.cross_entropy(part.logits, part.labels, label_smoothing=label_smoothing, reduction="sum")
+        for part in predict(model, first_logits, state, batch, ignored_ids=ignored_ids)
+    ]
     return torch.stack(losses).sum()

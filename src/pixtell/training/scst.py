@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pixtell.batching import IGNORED, make_batch, split_by_length
+from pixtell.batching import make_batch
 from pixtell.decoding import DecodedCaption, DecodingOptions, decode
 from pixtell.errors import TrainingError
 from pixtell.metrics.diversity import bad_ending_rate, distinct_share
@@ -31,6 +31,7 @@ from pixtell.tokenizers import Tokenizer
 from pixtell.training.feature_sources import FeatureSource
 from pixtell.training.image_batches import ImageBatches
 from pixtell.training.loop import Numbers, step_seed
+from pixtell.training.predictions import predict
 from pixtell.training.rewards import DrawnCaption, Reward
 
 _SEEDS = 10**18  # that decoding takes
@@ -140,17 +141,10 @@ class SelfCritical:
         batch = make_batch(token_ids, torch.arange(len(token_ids)))
         banned = torch.tensor(list(self.tokenizer.forbidden_ids), dtype=torch.long, device=device)
         sums = torch.zeros(len(batch.labels), device=device)  # (B * K,)
-        for captions_of_group, group in split_by_length(batch):
-            logits = self.model.extend(
-                first_logits, state, group.token_ids.to(device), group.image_index.to(device)
-            )  # (C, T, V)
-            labels = group.labels.flatten()  # (C * T,), on the CPU
-            said = (labels != IGNORED).nonzero()[:, 0]  # (M,)
-            chosen = logits.flatten(0, 1)[said.to(device)].float()  # (M, V)
-            chosen = chosen.index_fill(1, banned, -math.inf)  # as when they were drawn
-            losses = F.cross_entropy(chosen, labels[said].to(device), reduction="none")  # (M,)
-            speaker = captions_of_group[said // group.labels.shape[1]]  # (M,), which caption
-            sums = sums.index_add(0, speaker.to(device), -losses)
+        for part in predict(self.model, first_logits, state, batch):
+            logits = part.logits.index_fill(1, banned, -math.inf)  # as when they were drawn
+            losses = F.cross_entropy(logits, part.labels, reduction="none")  # (M,)
+            sums = sums.index_add(0, part.captions, -losses)
         return sums
 
 
