@@ -64,10 +64,10 @@ class LayerCache:
         torch.index_select(self.keys_values, 1, rows, out=buffer.keys_values[:, :, :, : self.length])
         return LayerCache(buffer, self.length)
 
-    def take(self, positions: Tensor) -> "LayerCache":
-        """Of each row the positions (B, T) alone."""
-        index = positions[None, :, None, :, None]  # (1, B, 1, T, 1)
-        return LayerCache.of(self.keys_values.take_along_dim(index, dim=3))
+    def take(self, rows: Tensor, positions: Tensor) -> "LayerCache":
+        """Keep and repeat rows, and of each some positions alone: rows (B',), positions (B', T)."""
+        taken = self.keys_values[:, rows[:, None], :, positions]  # (B', T, 2, H, D/H)
+        return LayerCache.of(taken.permute(2, 0, 3, 1, 4))  # (2, B', H, T, D/H)
 
     @staticmethod
     def of(keys_values: Tensor) -> "LayerCache":
@@ -113,14 +113,14 @@ class KVCache:
 
     def select(self, rows: Tensor) -> "KVCache":
         """Keep and repeat sequences: i of the new cache is rows[i] of this one, in a row of its own;
-        rows (R',)."""
+        rows (R',). Where there are branches it waits for the device."""
         owners = rows // self.num_branches  # (R',)
-        layers = tuple(layer.select(owners) for layer in self.layers)
         if self.visible is None:
-            return replace(self, layers=layers)
+            return replace(self, layers=tuple(layer.select(owners) for layer in self.layers))
         visible = self.visible.flatten(0, 1)[rows]  # (R', S)
         positions = visible.nonzero()[:, 1].view(-1, self.length)  # (R', positions of a sequence)
-        return KVCache(tuple(layer.take(positions) for layer in layers), self.length)
+        # Never whole rows: those hold the positions of all branches, K times as many as are kept.
+        return KVCache(tuple(layer.take(owners, positions) for layer in self.layers), self.length)
 
     def branch(self, rows: Tensor) -> "KVCache":
         """As `select`, but as many neighbours as come from one row, over and over, are branches of one row
