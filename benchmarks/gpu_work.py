@@ -52,8 +52,13 @@ class Gpt2Sizes:
 
     def attention(self, queries: int, keys: int) -> int:
         """Operations of one row whose `queries` positions look at `keys` each: products with keys and with
-        values. What a causal mask hides is counted too."""
+        values. What a mask hides, of the future or of another beam, is counted too."""
         return 4 * self.num_layers * self.width * queries * keys
+
+    def spared(self, length: int) -> int:
+        """Operations that one row of `length` positions is spared where the last one alone is wanted: the
+        others leave keys and values in the last block (3 of its 12 D^2), and nothing else."""
+        return (length - 1) * (2 * 9 * self.width**2 + 4 * self.width * length)
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def start_flops(feature_dim: int, gpt2: Gpt2Sizes, prefix_length: int) -> int:
     """One image's features -> prefix -> logits of the first token."""
     mapped = 2 * mapping_weights(feature_dim, gpt2, prefix_length)
     read = 2 * prefix_length * gpt2.block_weights + gpt2.attention(prefix_length, prefix_length)
-    return mapped + read + 2 * gpt2.head_weights
+    return mapped + read - gpt2.spared(prefix_length) + 2 * gpt2.head_weights
 
 
 @dataclass(frozen=True)
@@ -98,17 +103,16 @@ class Decoding:
 
 
 def decode_work(feature_dim: int, gpt2: Gpt2Sizes, decoding: Decoding, item_bytes: int) -> Work:
-    """Features -> token ids, with a KV cache. Bytes: all weights once a step, and the keys and values that it
-    looks at; moving the cache's rows when beams change places is not counted, as it could be spared."""
-    batch, prefix_length = decoding.batch, decoding.prefix_length
-    rows = batch * decoding.beam_size
+    """Features -> token ids, with a KV cache in which the beams of an image share its prefix, and look at the
+    positions of each other behind a mask. Bytes: all weights once a step, and the keys and values so far."""
+    batch, beam_size, prefix_length = decoding.batch, decoding.beam_size, decoding.prefix_length
     weights = gpt2.block_weights + gpt2.head_weights
     flops = batch * start_flops(feature_dim, gpt2, prefix_length)
     read = weights + mapping_weights(feature_dim, gpt2, prefix_length)
     for step in range(1, decoding.new_tokens):
-        keys = prefix_length + step
-        flops += rows * (2 * weights + gpt2.attention(1, keys))
-        read += weights + rows * 2 * gpt2.num_layers * gpt2.width * (keys - 1)
+        before = prefix_length + (step - 1) * beam_size  # positions of an image, of all its beams
+        flops += batch * (beam_size * 2 * weights + gpt2.attention(beam_size, before + beam_size))
+        read += weights + batch * 2 * gpt2.num_layers * gpt2.width * before
     return Work(flops, read * item_bytes)
 
 

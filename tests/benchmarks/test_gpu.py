@@ -89,7 +89,9 @@ def test_bytes_of_decoding_are_weights_and_cache_once_a_step() -> None:
     one = decode_work(3, gpt2, Decoding(batch=5, beam_size=2, prefix_length=6, new_tokens=1), 2)
     assert one.bytes == 2 * (weights + mapping_weights(3, gpt2, 6))
     two = decode_work(3, gpt2, Decoding(batch=5, beam_size=2, prefix_length=6, new_tokens=2), 2)
-    assert two.bytes - one.bytes == 2 * (weights + 10 * 6 * 2 * 2 * 4)  # 10 rows of 6 positions
+    assert two.bytes - one.bytes == 2 * (weights + 5 * 6 * 2 * 2 * 4)  # 5 images' prefixes of 6 positions
+    three = decode_work(3, gpt2, Decoding(batch=5, beam_size=2, prefix_length=6, new_tokens=3), 2)
+    assert three.bytes - two.bytes == 2 * (weights + 5 * 8 * 2 * 2 * 4)  # and one of each of two beams
 
 
 def test_the_nearest_limit_is_the_slowest(gpu_roads: Any) -> None:
