@@ -193,10 +193,12 @@ def small_pictures(folder: Path, count: int) -> Path:
 
 
 def keep(path: Path, machine: str, curve: Curve, points: Sequence[dict[str, float]]) -> None:
-    """Put a curve into the JSON file, in the place of an older one."""
+    """Put a curve into the JSON file, in the place of an older one. What another machine measured goes."""
     from pixtell.files import write_text
 
-    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"curves": {}}
+    stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if str(stored.get("machine")).partition(":")[0] != machine.partition(":")[0]:
+        stored = {"curves": {}}
     stored["machine"] = machine
     stored["curves"][curve.name] = {"axis": curve.axis, "model": curve.model, "points": list(points)}
     write_text(path, json.dumps(stored, indent=1) + "\n")

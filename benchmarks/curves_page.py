@@ -35,9 +35,9 @@ WHY = {
     "beam_size": (
         "Beams",
         "beams an image",
-        "Each beam is a row for the language model, and its state is copied when beams change places; the "
-        "encoder's part stays. So the rate falls more slowly than 1 over the beams while the encoder is most "
-        "of the work, and like it when the language model is.",
+        "Each beam is a row for the language model; the beams of an image share its prefix, and none is "
+        "copied when beams change places. The encoder's part stays. So the rate falls more slowly than 1 over "
+        "the beams while the encoder is most of the work, and like it when the language model is.",
     ),
     "new_tokens": (
         "Caption length",
@@ -60,7 +60,7 @@ WHY = {
     "images": (
         "Number of images",
         "images so far",
-        "Files are read a few ahead and captions given out as they come, so that nothing is kept: rate and "
+        "Files are read a batch ahead and captions given out as they come, so that nothing is kept: rate and "
         "memory do not change with the number. These are files of 160 x 120 with captions of 5 tokens, in "
         "one process.",
     ),

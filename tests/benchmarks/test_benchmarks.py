@@ -136,6 +136,18 @@ def test_the_page_of_curves_says_where_they_bend(curves_page: Any, tmp_path: Pat
     assert (tmp_path / "images" / "scaling-images.svg").read_bytes() == before
 
 
+def test_a_page_of_curves_has_one_machine(at_root: None, tmp_path: Path) -> None:
+    from benchmarks.curves import CURVES, keep
+
+    store = tmp_path / "scaling.json"
+    first, second = CURVES[:2]
+    keep(store, "a CPU: fast", first, [])
+    keep(store, "a CPU: faster", second, [])
+    assert list(json.loads(store.read_text())["curves"]) == [first.name, second.name]
+    keep(store, "another CPU: fast", second, [])
+    assert list(json.loads(store.read_text())["curves"]) == [second.name]
+
+
 @pytest.mark.long
 def test_the_suite_runs(tmp_path: Path) -> None:
     output = tmp_path / "page.md"
