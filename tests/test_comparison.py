@@ -42,6 +42,13 @@ def test_decoding_that_cannot_be_is_said_before_any_weights_are_read(tiny_models
             model_system(str(tiny_models / "lstm"), decoding=decoding)
 
 
+def test_who_draws_is_not_said_to_use_the_models_beams() -> None:
+    assert "beam_size 3" in model_system("nano", decoding={}).detail
+    detail = model_system("nano", decoding={"temperature": 0.7}).detail
+    assert "beam_size 1" in detail
+    assert "temperature 0.7" in detail
+
+
 def test_models_are_captioned_and_scored_on_the_same_images(
     tiny_models: Path, records: list[CaptionedImage]
 ) -> None:

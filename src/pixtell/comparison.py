@@ -62,8 +62,8 @@ def model_system(
     config = read_config(directory)
     options = stored_options(directory, config).changed(decoding)
     options.validate()
-    chosen = config.decoding | dict(decoding)
-    how = ", ".join(f"{name} {value}" for name, value in chosen.items())
+    # Of the options as they came out: who draws has one beam, whatever the model brings.
+    how = ", ".join(f"{name} {getattr(options, name)}" for name in config.decoding | dict(decoding))
     detail = f"{config.family} over {Path(config.encoder.source).name}{'; ' if how else ''}{how}"
 
     def captions(records: Sequence[CaptionedImage]) -> Iterator[str | ImageError]:
