@@ -47,7 +47,7 @@ wheel: $(VENV)/.installed-dev
 
 clean:
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find src tests scripts -name __pycache__ -prune -exec rm -rf {} +
+	find src tests scripts benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # pip is the last thing that venv puts in place: where it is absent, venv did not finish.
 $(BIN)/pip:

@@ -71,7 +71,7 @@ def choose_exported_placement(device: str = "auto", dtype: str = "auto", *, expo
 
 def prepare_training(placement: Placement) -> None:
     """On CUDA, for this process: convolutions try their kernels and keep the quickest, and what stays in fp32
-    beside bf16 multiplies in TF32. For doors only."""
+    beside bf16 multiplies in TF32. For jobs that train, once, before they begin."""
     if placement.device.type == "cuda":
         torch.backends.cudnn.benchmark = True
         if placement.dtype != torch.float32:

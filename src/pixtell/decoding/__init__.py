@@ -6,7 +6,7 @@
 Features go in; token ids come out, each caption with its log-probability. The loop is here; it sees a model
 through `start`, `step` and `reorder` alone and knows neither text, images nor families. The images of a batch
 advance together: a step is one call of `step` with one new token a row (nothing is read twice), and the
-search waits for the device once, to learn how many rows go on.
+search waits for the device once, to learn how many rows go on; a model's `reorder` may wait as well.
 """
 
 import math
@@ -46,9 +46,8 @@ def decode(
             captions = search.captions()
     if any(not found or math.isnan(found[0].logprob) for found in captions):
         raise ModelError(
-            "The model's logits are not numbers (NaN), its weights are damaged or its training ran "
-            "away: take an "
-            "earlier checkpoint, or train with a lower --learning-rate."
+            "The model's logits are not numbers (NaN), its weights are damaged or its training ran away: "
+            "take an earlier checkpoint, or train with a lower --learning-rate."
         )
     return captions
 

@@ -161,7 +161,7 @@ class Gpt2(nn.Module):
 
         embeddings: (R, T, D), without positions; cache: of the positions before them, R sequences, whose
         branches are read side by side: as K * T positions of B rows. last_only: hidden states of the last
-        position alone, (B, 1, D), are wanted: most of the last block is spared. Not with a cache.
+        position alone, (R, 1, D), are wanted: most of the last block is spared. Not with a cache.
         Returns: hidden states (R, T, D) after the last layer norm, the cache of all positions.
         Raises: ModelError where there are more than max_positions.
         """

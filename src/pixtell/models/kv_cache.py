@@ -46,9 +46,8 @@ class LayerCache:
         if torch.is_grad_enabled():
             return LayerCache.of(torch.cat((self.keys_values, new), dim=3))
         buffer = self.buffer
-        if (
-            length > buffer.keys_values.shape[3] or buffer.used != self.length
-        ):  # full, or another cache grew in it
+        is_full = length > buffer.keys_values.shape[3]
+        if is_full or buffer.used != self.length:  # the second: another cache grew in it
             buffer = _allocate(self.keys_values, rows=new.shape[1], capacity=2 * length)
             buffer.keys_values[:, :, :, : self.length] = self.keys_values
         buffer.keys_values[:, :, :, self.length : length] = new
