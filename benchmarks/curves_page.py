@@ -36,8 +36,8 @@ WHY = {
         "Beams",
         "beams an image",
         "Each beam is a row for the language model; the beams of an image share its prefix, and none is "
-        "copied when beams change places. The encoder's part stays. So the rate falls more slowly than 1 over "
-        "the beams while the encoder is most of the work, and like it when the language model is.",
+        "copied when beams change places. The encoder's part stays. So the rate falls more slowly than 1 "
+        "over the beams while the encoder is most of the work, and like it when the language model is.",
     ),
     "new_tokens": (
         "Caption length",

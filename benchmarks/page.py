@@ -29,7 +29,8 @@ How to read it:
 - Before any time is taken, outputs are compared: tokens have to be equal, losses to 0.001, pixels to 2.5
   grey levels, features to a cosine of 0.999, scores to 1e-6 (METEOR 1e-4). Of a whole folder nine captions
   in ten have to be equal, since the pixels of the two processors are not. int8 and bf16 are not compared
-  here, on random weights: `python -m benchmarks.int8` compares int8's CIDEr-D with fp32's, of a trained model.
+  here, on random weights: `python -m benchmarks.int8` compares int8's CIDEr-D with fp32's, of a trained
+  model.
 - Rates are images a second, in training captions a second: medians of {rounds} rounds, all sides of a road
   in turn.
 - A rate does not change with the number of images once there are a few batches of them: {sizes.images}
