@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from benchmarks.sizes import Models
 
-LIMITS_GB = {"fp32": 2.5, "int8": 1.2}
+ENGINES = {  # engine -> its name, the limit in GB
+    "torch": ("torch, fp32", 2.5),
+    "fp32": ("ONNX Runtime, fp32", 2.5),
+    "int8": ("ONNX Runtime, int8", 1.2),
+}
 
 
 def lines(models: "Models") -> Iterator[str]:
@@ -20,16 +24,16 @@ def lines(models: "Models") -> Iterator[str]:
 
     sizes = models.sizes
     pictures = [str(path) for path in models.pictures[: 2 * sizes.batch_size]]
-    for dtype, limit in LIMITS_GB.items():
+    for engine, (name, limit) in ENGINES.items():
+        directory = models.checkpoint if engine == "torch" else models.exported(engine)
         for beam_size in (1, sizes.beam_size):
-            arguments = (str(models.exported(dtype)), str(sizes.batch_size), str(beam_size), *pictures)
+            arguments = (str(directory), str(sizes.batch_size), str(beam_size), *pictures)
             command = [sys.executable, "-m", "benchmarks.memory", str(torch.get_num_threads()), *arguments]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             peak = json.loads(done.stdout.splitlines()[-1])
             yield (
                 f"Peak memory, {len(pictures)} JPEGs -> captions, CLIP ViT-B/32 and GPT-2 small, batch "
-                f"{sizes.batch_size}, beam {beam_size}, ONNX Runtime, {dtype}: {peak:.2f} GB (to stay under "
-                f"{limit})"
+                f"{sizes.batch_size}, beam {beam_size}, {name}: {peak:.2f} GB (to stay under {limit})"
             )
 
 

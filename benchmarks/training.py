@@ -42,7 +42,7 @@ def roads(models: Models, machine: Machine) -> Iterator[Road]:
 
     peer_parameters = [*model.mapping.parameters(), *peer_gpt2.parameters()]
     num_captions = len(batch.token_ids)
-    flops = training_flops(models, num_images=len(captions), num_tokens=num_tokens)
+    flops = training_flops(models, num_images=len(captions), num_captions=num_captions, num_tokens=num_tokens)
     limit = Limit(machine.flops * num_captions / flops, PRODUCTS)
     ours = _step(our_loss, list(model.parameters()), fused=True)  # as training/loop.py has it
     yield Road(
@@ -54,14 +54,15 @@ def roads(models: Models, machine: Machine) -> Iterator[Road]:
     )
 
 
-def training_flops(models: Models, *, num_images: int, num_tokens: int) -> float:
+def training_flops(models: Models, *, num_images: int, num_captions: int, num_tokens: int) -> float:
     """Of a step that computes nothing twice and nothing for padding: forth, and twice as much back. A prefix
-    is read once an image; attention, norms and the optimizer are left out."""
+    is read once an image, and the last token of a caption not at all; attention, norms and the optimizer are
+    left out."""
     model, gpt2 = models.clipcap, models.clipcap.gpt2
     blocks, mapping = (
         sum(weight.numel() for weight in part.parameters()) for part in (gpt2.h, model.mapping)
     )
-    positions = num_tokens + num_images * models.sizes.prefix_length
+    positions = num_tokens - num_captions + num_images * models.sizes.prefix_length
     return 6.0 * (blocks * positions + gpt2.wte.weight.numel() * num_tokens + mapping * num_images)
 
 

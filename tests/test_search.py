@@ -403,25 +403,18 @@ def many(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def test_ten_thousand_cached_pictures_are_ranked_in_a_moment(
-    tiny_towers: Path, many: Path, cache: Path
+def test_ten_thousand_cached_pictures_are_ranked_unread(
+    tiny_towers: Path, many: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The files are empty: were one of them embedded, it would be an error. The best of some tries, in
-    processor time: neighbours on the machine slow down each of them."""
+    """Not one is opened or embedded. How fast that is: benchmarks/search.py."""
     from pixtell.search import _Cache
 
     embedder = Embedder.from_pretrained(tiny_towers, device="cpu")
-    listed = list_pictures(many, [])
     rng = np.random.default_rng(0)
     _Cache(cache, many, embedder.fingerprint).write(
-        listed, unit_vectors(rng.normal(size=(10_000, 8)).astype(np.float32))
+        list_pictures(many, []), unit_vectors(rng.normal(size=(10_000, 8)).astype(np.float32))
     )
-    seconds = []
-    for _ in range(5):
-        started = time.process_time()
-        index = PictureIndex([many], embedder, cache_dir=cache)
-        hits = index.find("a dog")
-        seconds.append(time.process_time() - started)
-        assert len(hits) == 10
-        assert index.errors == []
-    assert min(seconds) < 0.15
+    monkeypatch.setattr(Embedder, "images", lambda *sources: pytest.fail("a picture was embedded"))
+    index = PictureIndex([many], embedder, cache_dir=cache)
+    assert len(index.find("a dog")) == 10
+    assert index.errors == []
