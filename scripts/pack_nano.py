@@ -47,24 +47,23 @@ def main() -> None:
     for family in ("clipcap", "lstm"):
         parser.add_argument(f"--{family}-tuned", type=Path, help="a run that went on from it")
         parser.add_argument(f"--{family}-share", type=float, default=1.0, help="of the tuned weights, 0 to 1")
+        parser.add_argument(f"--{family}-beam-size", type=int, default=3)
+        parser.add_argument(f"--{family}-length-penalty", type=float, default=0.7)
     parser.add_argument("--data-dir", type=Path, help="Flickr8k")
-    parser.add_argument("--beam-size", type=int, default=3)
-    parser.add_argument("--length-penalty", type=float, default=0.7)
     parser.add_argument("--early-stopping", action="store_true")
     arguments = parser.parse_args()
     if arguments.action == "encoder":
         pack_encoder(arguments.encoder)
         add_retrieval("val", arguments.data_dir)
     elif arguments.action == "heads":
-        decoding = {
-            name: getattr(arguments, name) for name in ("beam_size", "length_penalty", "early_stopping")
-        }
-        runs = (
-            (arguments.clipcap, arguments.clipcap_tuned, arguments.clipcap_share),
-            (arguments.lstm, arguments.lstm_tuned, arguments.lstm_share),
-        )
-        for name, (run, tuned, share) in zip(SHIPPED, runs, strict=True):
-            pack_model(name, run, tuned, share, decoding)
+        given = vars(arguments)
+        for name, family in zip(SHIPPED, ("clipcap", "lstm"), strict=True):
+            decoding = {
+                "beam_size": given[f"{family}_beam_size"],
+                "length_penalty": given[f"{family}_length_penalty"],
+                "early_stopping": arguments.early_stopping,
+            }
+            pack_model(name, given[family], given[f"{family}_tuned"], given[f"{family}_share"], decoding)
             add_scores(name, "val", arguments.data_dir)
     else:
         for name in SHIPPED:
