@@ -38,7 +38,8 @@ How to read it:
   gets {sizes.slow_images} (without a cache: {fewest}).
 - *share* is ours of what the machine could do at most, by the figure named last: matrix products at the
   best rate measured; all weights read from memory once a step; JPEGs decoded and nothing else. Norms,
-  attention, choosing tokens and files are not in it, so that no program reaches it.
+  attention, choosing tokens and files are not in it. Above 100 %, a program read memory quicker than the
+  measure of it.
 """
 
 
