@@ -100,10 +100,9 @@ class ClipCap(CaptionModel):
     def read(self, state: KVCache, token_ids: Tensor, image_index: Tensor | None = None) -> Tensor:
         if image_index is not None:
             state = state.select(image_index)
-        read = self.gpt2.embed(token_ids[:, :-1])  # (B, T - 1, D): the last token predicts nothing
-        if read.shape[1] == 0:
-            return read
-        hidden, _ = self.gpt2(read, state)  # (B, T - 1, D)
+        hidden = self.gpt2.embed(token_ids[:, :-1])  # (B, T - 1, D): the last token predicts nothing
+        if hidden.shape[1] > 0:
+            hidden, _ = self.gpt2(hidden, state)
         return hidden
 
     def project(self, hidden: Tensor) -> Tensor:
