@@ -87,7 +87,8 @@ def shorten(command: str) -> str:
     if name is None or name[1] not in TRIAL:
         return command
     parts = re.split(r"(?=\s+(?:[|>&;#]|2>))", command, maxsplit=1)
-    pool = " --pool-views 64" if "--teacher" in command else ""  # a minute of the teacher's work less
+    # a minute of the teacher's work less
+    pool = " --batch-size 32 --pool-views 64" if "--teacher" in command else ""
     return f"{parts[0]} {TRIAL[name[1]]}{pool}" + "".join(parts[1:])
 
 
