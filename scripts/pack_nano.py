@@ -134,7 +134,7 @@ def add_scores(name: str, split: str, data_dir: Path) -> None:
     write_json(path, stored)
     print(name, split, stored[split])
     if split == "val":
-        means = sorted(caption.logprob / (len(caption.token_ids) + 1) for caption in captions)
+        means = sorted(caption.mean_logprob for caption in captions)
         config = read_json(WEIGHTS / name / "config.json")
         config["unsure_below"] = round(means[len(means) // 10], 4)
         write_json(WEIGHTS / name / "config.json", config)

@@ -75,17 +75,7 @@ class CaptionModel(nn.Module, ABC):
         Returns: logits (B, T, V). `start(features)[0]` equals `forward(features, token_ids)[:, 0]`.
         Raises: ModelError where the features have another shape than the model's.
         """
-        return self.extend(*self.start(features), token_ids, image_index)
-
-    def extend(
-        self, logits: Tensor, state: DecodingState, token_ids: Tensor, image_index: Tensor | None = None
-    ) -> Tensor:
-        """The logits (B, T, V) of whole captions from what `start` gave: logits (B', V) and the state of B'
-        rows. It may be called again and again: several batches of captions share one pass of their images.
-
-        token_ids: (B, T). image_index: (B,), the row of the start that each caption goes on from; None: its
-        own.
-        """
+        logits, state = self.start(features)
         if image_index is not None:
             logits = logits.index_select(0, image_index)  # (B, V)
         further = self.project(self.read(state, token_ids, image_index))  # (B, T - 1, V)
@@ -94,9 +84,11 @@ class CaptionModel(nn.Module, ABC):
     @abstractmethod
     def read(self, state: DecodingState, token_ids: Tensor, image_index: Tensor | None = None) -> Tensor:
         """What `project` turns into the logits of all tokens of whole captions but the first: (B, T - 1, W).
+        Who needs the logits of some positions alone projects those.
 
-        state, token_ids, image_index: as `extend` has them. Who needs the logits of some positions alone
-        projects those.
+        state: what `start` gave; it may be read again and again, so that several batches of captions share
+        one pass of their images. token_ids: (B, T). image_index: (B,), the row of the state that each caption
+        goes on from; None: its own.
         """
 
     @abstractmethod
