@@ -230,7 +230,7 @@ def test_blocks_are_found() -> None:
         (".venv/bin/pixtell features --x > a", ".venv/bin/pixtell features --x --limit 20 > a"),
         (
             "pixtell train-encoder --teacher t",
-            "pixtell train-encoder --teacher t --max-steps 2 --limit 20 --pool-views 64",
+            "pixtell train-encoder --teacher t --max-steps 2 --limit 20 --batch-size 32 --pool-views 64",
         ),
         ("pixtell train-encoder --x", "pixtell train-encoder --x --max-steps 2 --limit 20"),
         ("pixtell caption a.jpg", "pixtell caption a.jpg"),
