@@ -20,7 +20,7 @@ ENGINES = {"torch": "torch", "fp32": "ONNX Runtime, fp32", "int8": "ONNX Runtime
 def roads(models: Models, machine: Machine) -> Iterator[Road]:
     sizes = models.sizes
     features = torch.randn(sizes.batch_size, *models.encoder.feature_shape)
-    decoders: dict[str, CaptionDecoder] = {"torch": models.clipcap}
+    decoders: dict[str, CaptionDecoder] = {"torch": models.packed}
     for dtype in ("fp32", "int8"):
         directory = models.exported(dtype)
         _, decoders[dtype], _ = load_exported(directory, read_config(directory))
@@ -153,6 +153,7 @@ def _lstm_road(models: Models) -> Road:
     """The conventional system against the way tutorials decode it: one image, no state."""
     sizes, new_tokens = models.sizes, models.sizes.new_tokens
     model = build_model("lstm", {"feature_dim": 4096, "vocab_size": 8000}).eval()
+    model.pack()
     features = torch.randn(sizes.batch_size, 4096)
     options = DecodingOptions(max_new_tokens=new_tokens, min_length=new_tokens)
 

@@ -3,6 +3,7 @@
 Speed does not depend on what the weights are; what they make is compared all the same.
 """
 
+import copy
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -152,6 +153,13 @@ class Models:
     @cached_property
     def clipcap(self) -> CaptionModel:
         return build_model("clipcap", self.clipcap_sizes).eval()
+
+    @cached_property
+    def packed(self) -> CaptionModel:
+        """The same model as a Captioner decodes with it."""
+        model = copy.deepcopy(self.clipcap)
+        model.pack()
+        return model
 
     @property
     def eos_id(self) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -166,6 +167,35 @@ def test_a_stream_reads_no_further_than_it_must(captioner: Captioner, pictures: 
         next(stream)
     assert read < 60  # three batches, and the look-ahead of at most eight threads
     stream.close()  # type: ignore[attr-defined]
+
+
+def test_the_next_batch_is_encoded_while_one_is_captioned(
+    captioner: Captioner, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three batches, the second is encoded before the first has captions, and the third waits."""
+    started: list[str] = []
+    second_began = threading.Event()
+    encode, caption_features = captioner.encode, captioner.caption_features
+
+    def note_encode(images: torch.Tensor) -> torch.Tensor:
+        started.append("encode")
+        if started.count("encode") == 2:
+            second_began.set()
+        return encode(images)
+
+    def note_captions(features: torch.Tensor, options: DecodingOptions) -> list[list[Caption]]:
+        assert second_began.wait(60), "nobody encodes the second batch while the first is captioned"
+        started.append("caption")
+        return caption_features(features, options)
+
+    monkeypatch.setattr(captioner, "encode", note_encode)
+    monkeypatch.setattr(captioner, "caption_features", note_captions)
+    stream = captioner.stream(pictures[:2] * 3, batch_size=2)
+    next(stream)
+    assert started == ["encode", "encode", "caption"]
+    assert len(list(stream)) == 5
+    assert started.count("encode") == started.count("caption") == 3
+    assert not [one for one in threading.enumerate() if one.name.startswith("pixtell-encoder")]
 
 
 def test_nothing_is_left_to_autograd(captioner: Captioner, pictures: list[Path]) -> None:

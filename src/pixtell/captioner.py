@@ -5,6 +5,7 @@ batched. It knows neither training nor evaluation; they use it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -86,6 +87,7 @@ class Captioner:
             checkpoint = load_checkpoint(directory)
             encoder = checkpoint.encoder.to(placement.device, placement.dtype)
             model = checkpoint.model.to(placement.device, placement.dtype)
+            model.pack()
             tokenizer = checkpoint.tokenizer
         else:
             placement = choose_exported_placement(device, dtype, exported=str(config.engine.get("dtype")))
@@ -136,18 +138,34 @@ class Captioner:
         if batch_size < 1:
             raise OptionError(f"--batch-size {batch_size} is not above zero; give a number such as 16.")
         loaded = load_images(images, self.encoder.preprocess, ahead=batch_size, on_error=on_error)
-        batches = iter(lambda: list(islice(loaded, batch_size)), [])
-        for number, batch in enumerate(batches):
-            pixels = [item for item in batch if not isinstance(item, ImageError)]
+        for number, (errors, features) in enumerate(self._encoded(loaded, batch_size)):
             # A seed of its own for every batch: else the n-th image of each would share its draws.
             drawn = replace(options, seed=options.seed + number)
-            captions = iter(self.caption_features(self.encode(torch.stack(pixels)), drawn) if pixels else [])
-            for item in batch:
-                if isinstance(item, ImageError):
-                    yield item
+            captions = iter([] if features is None else self.caption_features(features, drawn))
+            for error in errors:
+                if error is not None:
+                    yield error
                 else:
                     of_image = next(captions)
                     yield of_image if options.num_captions > 1 else of_image[0]
+
+    def _encoded(
+        self, loaded: "Iterator[torch.Tensor | ImageError]", batch_size: int
+    ) -> "Iterator[tuple[list[ImageError | None], torch.Tensor | None]]":
+        """Batch by batch: what is wrong with each image, and the features of those that are right. While a
+        batch is being captioned a thread gathers and encodes the next one, and no further."""
+
+        def encode_next() -> tuple[list[ImageError | None], torch.Tensor | None]:
+            batch = list(islice(loaded, batch_size))
+            pixels = [item for item in batch if not isinstance(item, ImageError)]
+            errors = [item if isinstance(item, ImageError) else None for item in batch]
+            return errors, self.encode(torch.stack(pixels)) if pixels else None
+
+        with ThreadPoolExecutor(1, thread_name_prefix="pixtell-encoder") as executor:
+            encoded = executor.submit(encode_next)
+            while (batch := encoded.result())[0]:
+                encoded = executor.submit(encode_next)
+                yield batch
 
     @torch.inference_mode()
     def encode(self, images: torch.Tensor) -> torch.Tensor:

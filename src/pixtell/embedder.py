@@ -99,7 +99,7 @@ class Embedder:
 
     def stream(self, images: Iterable[ImageSource]) -> Iterator[Embeddings | ImageError]:
         """One by one, in order: an embedding (F,), or what is wrong with the image."""
-        loaded = load_images(images, self.encoder.preprocess, on_error="return")
+        loaded = load_images(images, self.encoder.preprocess, ahead=self.batch_size, on_error="return")
         for batch in iter(lambda: list(islice(loaded, self.batch_size)), []):
             good = [image for image in batch if not isinstance(image, ImageError)]  # each uint8 (3, S, S)
             embeddings = iter(self._embed(torch.stack(good)) if good else ())

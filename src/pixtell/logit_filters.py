@@ -77,7 +77,9 @@ def ban_early_eos(logits: Tensor, token_ids: Tensor, *, min_length: int, eos_id:
     """Ban the end of the caption until min_length tokens stand before it."""
     if token_ids.shape[1] >= min_length:
         return logits
-    return logits.masked_fill(_is_token(logits, eos_id), _BANNED)  # (B, V)
+    banned = logits.clone()  # (B, V)
+    banned[:, eos_id] = _BANNED
+    return banned
 
 
 def ban_token_ids(logits: Tensor, token_ids: Tensor, *, banned_ids: Sequence[int] | Tensor) -> Tensor:
@@ -99,7 +101,3 @@ def apply_filters(
     eos = torch.where(stuck, logits[:, eos_id], filtered[:, eos_id])  # (B,)
     filtered[:, eos_id] = eos  # into a tensor that is new: no filter changes its input
     return filtered
-
-
-def _is_token(logits: Tensor, token_id: int) -> Tensor:
-    return torch.arange(logits.shape[-1], device=logits.device) == token_id  # (V,)

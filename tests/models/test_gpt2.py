@@ -4,6 +4,7 @@ That it equals transformers' is in test_converters.py, through saved files.
 """
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -110,15 +111,16 @@ def test_selected_rows_go_on_as_rows_of_their_own(model: Gpt2, with_gradients: b
 
 
 @torch.no_grad()
-def test_decoding_copies_a_cache_only_where_its_buffer_is_full(model: Gpt2) -> None:
-    """From 4 positions to 20 the memory changes twice: 4 -> room for 10, 10 -> room for 22."""
+def test_decoding_copies_a_cache_only_where_its_buffer_is_full() -> None:
+    """From 4 positions to 60 the memory changes twice: 4 -> room for a caption, 37 -> room for 76."""
+    model = Gpt2(replace(CONFIG, max_positions=60))
     _, cache = model(torch.randn(1, 4, 24))
     buffers = []
-    for _ in range(16):
+    for _ in range(56):
         _, cache = model(torch.randn(1, 1, 24), cache)
         buffers.append(cache.layers[0].buffer.keys_values)
     assert len({buffer.data_ptr() for buffer in buffers}) == 2
-    assert [buffer.shape[3] for buffer in buffers] == 6 * [10] + 10 * [22]
+    assert [buffer.shape[3] for buffer in buffers] == 33 * [37] + 23 * [76]
 
 
 @torch.no_grad()

@@ -169,11 +169,14 @@ class BeamSearch(Search):
         length, vocab_size = length + 1, logits.shape[-1]
         log_probs = logits.float().log_softmax(-1)  # (b * k, V)
         filtered = self.filter(log_probs, self.live.token_ids.flatten(0, 1))  # (b * k, V)
-        ranks = (filtered.view(b, k, -1) + self.live.rank[..., None]).flatten(1)  # (b, k * V)
-        rank, index = ranks.topk(min(2 * beam_size, k * vocab_size))  # (b, c): the candidates, best first
-        parents, chosen = index // vocab_size, index % vocab_size  # (b, c)
+        # The candidates of each sequence first, then of the image: no sum over all of k * V is written.
+        best = filtered.view(b, k, -1).topk(min(2 * beam_size, vocab_size))  # (b, k, V') each
+        ranks = (best.values + self.live.rank[..., None]).flatten(1)  # (b, k * V')
+        rank, places = ranks.topk(min(2 * beam_size, ranks.shape[1]))  # (b, c): the candidates, best first
+        chosen = best.indices.flatten(1).gather(1, places)  # (b, c)
+        parents = places // best.indices.shape[2]  # (b, c)
         grown = self.live.pick(parents)
-        logprob = grown.logprob + log_probs.view(b, -1).gather(1, index)  # (b, c)
+        logprob = grown.logprob + log_probs.view(b, -1).gather(1, parents * vocab_size + chosen)  # (b, c)
         token_ids = torch.cat([grown.token_ids, chosen[..., None]], -1)  # (b, c, T)
 
         at_limit = length == self.options.max_new_tokens

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pixtell.errors import ModelError
+from pixtell.models.packed import pack_linears
 
 DecodingState = Any  # what start and step carry; only the decoder that made it can read it
 
@@ -103,6 +104,11 @@ class CaptionModel(nn.Module, ABC):
 
     @abstractmethod
     def reorder(self, state: DecodingState, beam_index: Tensor) -> DecodingState: ...
+
+    def pack(self) -> None:
+        """Lay the weights out for decoding alone, where this machine is quicker so: the same captions, no
+        gradients any more, and nothing to save. To be called where the model stays, in its dtype."""
+        pack_linears(self)
 
     @abstractmethod
     def tensor_functions(self) -> TensorFunctions:

@@ -119,6 +119,9 @@ class ClipCap(CaptionModel):
     def reorder(self, state: KVCache, beam_index: Tensor) -> KVCache:
         return state.branch(beam_index)
 
+    def pack(self) -> None:
+        self.gpt2.pack()  # the mapping has rows enough
+
     def tensor_functions(self) -> TensorFunctions:
         return TensorFunctions(_ImageGraph(self), _LanguageGraph(self), self.config.gpt2.max_positions)
 

@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from pixtell.errors import ModelError
 from pixtell.models.base import check_sizes, raise_problems
 from pixtell.models.kv_cache import KVCache, LayerCache
+from pixtell.models.packed import PackedLinear, can_pack, pack_linears
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ class Gpt2(nn.Module):
         self.wpe = nn.Embedding(config.max_positions, config.width)
         self.h = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.ln_f = nn.LayerNorm(config.width)
+        self._packed_head: PackedLinear | None = None
         self._initialise()
 
     def embed(self, token_ids: Tensor) -> Tensor:
@@ -152,7 +154,16 @@ class Gpt2(nn.Module):
 
     def project(self, hidden: Tensor) -> Tensor:
         """hidden (..., D) -> logits (..., V)."""
+        if self._packed_head is not None:
+            logits: Tensor = self._packed_head(hidden)
+            return logits
         return F.linear(hidden, self.wte.weight)
+
+    def pack(self) -> None:
+        """Pack the weights of all products. The table of token embeddings stays, too: rows are read of it."""
+        pack_linears(self.h)
+        if can_pack(self.wte.weight):
+            self._packed_head = PackedLinear(self.wte.weight)
 
     def forward(
         self, embeddings: Tensor, cache: KVCache | None = None, *, last_only: bool = False

@@ -16,6 +16,8 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+_ROOM = 32  # positions that a buffer has to spare when it is made: most captions need no second one
+
 
 @dataclass
 class _Buffer:
@@ -29,8 +31,9 @@ class _Buffer:
 class LayerCache:
     """Keys and values of one layer at the S positions so far. A value: `append` leaves it as it was.
 
-    Without gradients the buffer doubles when it is full and is written in place, so that a step copies one
-    position; with gradients every append makes a new tensor, through which autograd can go back.
+    Without gradients the buffer is written in place, so that a step copies one position; when it is full it
+    doubles, and gets room for a caption of usual length at least. With gradients every append makes a new
+    tensor, through which autograd can go back.
     """
 
     buffer: _Buffer
@@ -48,7 +51,7 @@ class LayerCache:
         buffer = self.buffer
         is_full = length > buffer.keys_values.shape[3]
         if is_full or buffer.used != self.length:  # the second: another cache grew in it
-            buffer = _allocate(self.keys_values, rows=new.shape[1], capacity=2 * length)
+            buffer = _allocate(self.keys_values, rows=new.shape[1], capacity=length + max(length, _ROOM))
             buffer.keys_values[:, :, :, : self.length] = self.keys_values
         buffer.keys_values[:, :, :, self.length : length] = new
         buffer.used = length

@@ -1,0 +1,61 @@
+"""Linear layers whose weights lie in memory as oneDNN multiplies them: for decoding on a CPU in fp32.
+
+A step of decoding has few rows and reads every weight once. `nn.Linear` lays each weight out anew at every
+call, which takes as long as the product itself; a `PackedLinear` did it once. Nothing is trained with it.
+
+The two functions are those that torch's own compiler calls, and are not public: where a torch or a machine
+lacks them, layers stay as they are.
+"""
+
+import platform
+
+import torch
+from torch import Tensor, nn
+
+from pixtell.errors import ModelError
+
+
+class PackedLinear(nn.Module):
+    """hidden (..., K) -> (..., N) as the `nn.Linear` it is made of, to the last bits, without gradients."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        """weight (N, K), bias (N,), both copied, fp32 on the CPU: `can_pack`."""
+        super().__init__()
+        # No buffers: what is packed has neither strides nor a place in a checkpoint.
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
+        self._bias = None if bias is None else bias.detach().clone()
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Raises: ModelError where a gradient should pass."""
+        if torch.is_grad_enabled() and hidden.requires_grad:
+            raise ModelError(
+                "This model was packed for decoding and passes no gradients: load it again, with "
+                "load_checkpoint, to train it or to look at its gradients."
+            )
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(
+            hidden, self._weight, self._bias, "none", [], ""
+        )  # (..., N)
+        return product
+
+
+def can_pack(weight: Tensor) -> bool:
+    """Whether this torch, on this machine, multiplies packed weights like these."""
+    return (
+        weight.device.type == "cpu"
+        and weight.dtype == torch.float32
+        and platform.machine().lower() in ("x86_64", "amd64")
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
+
+
+def pack_linears(module: nn.Module) -> None:
+    """Put a PackedLinear in the place of every nn.Linear below `module` whose weights can be packed."""
+    for name, child in list(module.named_children()):
+        # Subclasses stay: their owners read their weights, as torch's attention does.
+        if type(child) is nn.Linear:
+            if can_pack(child.weight):
+                setattr(module, name, PackedLinear(child.weight, child.bias))
+        else:
+            pack_linears(child)
