@@ -48,6 +48,8 @@ def main() -> None:
     chosen = arguments.roads.split(",")
     if unknown := sorted({*chosen} - {*GROUPS}):
         parser.error(f"there is no road {unknown[0]}; choose from {', '.join(GROUPS)}")
+    if arguments.rounds < 1:
+        parser.error(f"--rounds {arguments.rounds} measures nothing; give 1 or more, 5 for a page")
     torch.set_num_threads(arguments.threads)
     machine = measure_machine(tiny=arguments.tiny)
     run = Run(machine.describe(), time.time(), arguments.rounds)

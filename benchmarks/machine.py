@@ -46,7 +46,8 @@ def measure_machine(*, tiny: bool) -> Machine:
     vector = torch.randn(2 * size)
     table = torch.randn(8 * size, 2 * size)  # 268 MB: larger than any cache
     return Machine(
-        name=_processor_name(),
+        # Part of the name: numbers of tiny models never stand beside others.
+        name=_processor_name() + (", tiny models" if tiny else ""),
         threads=torch.get_num_threads(),
         flops=2 * size**3 / _best(lambda: left @ right),
         int8_ops=_int8_ops(size),

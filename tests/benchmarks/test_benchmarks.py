@@ -167,6 +167,14 @@ def test_curves_run(tmp_path: Path) -> None:
     assert [point["value"] for point in stored["images"]["points"]] == [16, 32]
     assert all(point["rate"] > 0 for curve in stored.values() for point in curve["points"])
     assert "## Number of images" in output.read_text()
+    assert ", tiny models, " in output.read_text()
+
+
+def test_no_rounds_measure_nothing() -> None:
+    command = [sys.executable, "-m", "benchmarks", "--rounds", "0"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.endswith("--rounds 0 measures nothing; give 1 or more, 5 for a page\n")
 
 
 def run(module: str, *arguments: str) -> None:
