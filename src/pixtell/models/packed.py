@@ -16,7 +16,7 @@ from pixtell.errors import ModelError
 
 
 class PackedLinear(nn.Module):
-    """hidden (..., K) -> (..., N) as the `nn.Linear` it is made of, to the last bits, without gradients."""
+    """hidden (..., K) -> (..., N): what the `nn.Linear` it is made of gives, up to rounding, without gradients."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         """weight (N, K), bias (N,), both copied, fp32 on the CPU: `can_pack`."""
