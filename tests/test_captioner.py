@@ -1,5 +1,6 @@
 """Images in, captions out, with both families: one or many, batched or not, in order, never in a heap."""
 
+import itertools
 import json
 import shutil
 import threading
@@ -18,6 +19,7 @@ from PIL import Image
 from pixtell.captioner import Caption, Captioner, as_sentence
 from pixtell.decoding import DecodingOptions
 from pixtell.errors import CheckpointError, ImageError, OptionError
+from pixtell.models.packed import PackedLinear, can_pack
 
 
 @pytest.fixture(scope="module", params=["clipcap", "lstm"])
@@ -169,10 +171,14 @@ def test_a_stream_reads_no_further_than_it_must(captioner: Captioner, pictures: 
     stream.close()  # type: ignore[attr-defined]
 
 
+def encoder_threads() -> list[str]:
+    return [one.name for one in threading.enumerate() if one.name.startswith("pixtell-encoder")]
+
+
 def test_the_next_batch_is_encoded_while_one_is_captioned(
     captioner: Captioner, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of three batches, the second is encoded before the first has captions, and the third waits."""
+    """Of three batches, the second is being encoded before the first has captions, and the third waits."""
     started: list[str] = []
     second_began = threading.Event()
     encode, caption_features = captioner.encode, captioner.caption_features
@@ -195,7 +201,48 @@ def test_the_next_batch_is_encoded_while_one_is_captioned(
     assert started == ["encode", "encode", "caption"]
     assert len(list(stream)) == 5
     assert started.count("encode") == started.count("caption") == 3
-    assert not [one for one in threading.enumerate() if one.name.startswith("pixtell-encoder")]
+    assert encoder_threads() == []
+
+
+def test_a_stream_that_is_left_or_fails_leaves_no_thread(
+    captioner: Captioner, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = captioner.stream(pictures * 3, batch_size=2)
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert encoder_threads() == []
+
+    encode, calls = captioner.encode, itertools.count()
+
+    def fail_second(images: torch.Tensor) -> torch.Tensor:
+        if next(calls) == 1:
+            raise MemoryError
+        return encode(images)
+
+    monkeypatch.setattr(captioner, "encode", fail_second)
+    results = []
+    with pytest.raises(MemoryError):
+        results.extend(captioner.stream(pictures[:2] * 3, batch_size=2))
+    assert len(results) == 2, "the first batch is captioned all the same"
+    assert encoder_threads() == []
+
+
+def test_a_bad_image_is_raised_after_the_captions_before_it(
+    captioner: Captioner, pictures: list[Path]
+) -> None:
+    results = []
+    with pytest.raises(ImageError):
+        results.extend(captioner.stream([*pictures[:3], b"no picture", *pictures], batch_size=2))
+    assert len(results) == 3
+
+
+def test_weights_are_packed_where_they_can_be(captioner: Captioner, tiny_models: Path) -> None:
+    def packed(of: Captioner) -> bool:
+        assert isinstance(of.model, torch.nn.Module)
+        return any(isinstance(module, PackedLinear) for module in of.model.modules())
+
+    assert packed(captioner) == can_pack(torch.zeros(1, 1))
+    assert not packed(Captioner.from_pretrained(tiny_models / "lstm", device="cpu", dtype="bf16"))
 
 
 def test_nothing_is_left_to_autograd(captioner: Captioner, pictures: list[Path]) -> None:

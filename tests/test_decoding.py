@@ -49,9 +49,9 @@ class TableDecoder:
         return table[torch.arange(len(table)), before, last]
 
 
-def random_tables(num_images: int, seed: int = 0, sharpness: float = 1.5) -> Tensor:
+def random_tables(num_images: int, seed: int = 0, sharpness: float = 1.5, vocab_size: int = V) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(num_images, V, V, V, generator=generator) * sharpness
+    return torch.randn(num_images, *3 * [vocab_size], generator=generator) * sharpness
 
 
 def teacher_forced(table: Tensor, token_ids: list[int]) -> float:
@@ -114,7 +114,9 @@ def test_beam_search_matches_a_plain_one_with_few_beams() -> None:
         ended: list[tuple[float, list[int]]] = []
         for length in range(1, limit + 1):
             grown = [
-                (teacher_forced(table, [*ids, token]), [*ids, token]) for _, ids in live for token in range(V)
+                (teacher_forced(table, [*ids, token]), [*ids, token])
+                for _, ids in live
+                for token in range(len(table))
             ]
             grown = sorted(grown, reverse=True)[: 2 * beam_size]
             ended += [
@@ -127,9 +129,9 @@ def test_beam_search_matches_a_plain_one_with_few_beams() -> None:
                 break
         return max(ended)[1]
 
-    tables = random_tables(40, seed=1)
+    few_words, more_words = random_tables(40, seed=1), random_tables(10, seed=2, vocab_size=13)
     different = 0
-    for beam_size, penalty in itertools.product((2, 3, 5), (0.0, 0.7, -1.0)):
+    for tables, beam_size, penalty in itertools.product((few_words, more_words), (2, 3, 5), (0.0, 0.7, -1.0)):
         options = {"beam_size": beam_size, "max_new_tokens": 7, "length_penalty": penalty, "min_length": 0}
         exact, early = (
             [ids[0] for ids in ids_of(run(tables, **options, early_stopping=early))]

@@ -4,8 +4,9 @@ In: paths, bytes, arrays or Pillow images. Out: `Caption` values, one for one. E
 batched. It knows neither training nor evaluation; they use it.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -137,35 +138,47 @@ class Captioner:
         options.validate()
         if batch_size < 1:
             raise OptionError(f"--batch-size {batch_size} is not above zero; give a number such as 16.")
-        loaded = load_images(images, self.encoder.preprocess, ahead=batch_size, on_error=on_error)
-        for number, (errors, features) in enumerate(self._encoded(loaded, batch_size)):
+        loaded = load_images(images, self.encoder.preprocess, ahead=batch_size, on_error="return")
+        for number, (batch, features) in enumerate(self._encoded(loaded, batch_size)):
             # A seed of its own for every batch: else the n-th image of each would share its draws.
             drawn = replace(options, seed=options.seed + number)
             captions = iter([] if features is None else self.caption_features(features, drawn))
-            for error in errors:
-                if error is not None:
-                    yield error
-                else:
+            for item in batch:
+                if not isinstance(item, ImageError):
                     of_image = next(captions)
                     yield of_image if options.num_captions > 1 else of_image[0]
+                elif on_error == "raise":
+                    raise item
+                else:
+                    yield item
 
     def _encoded(
-        self, loaded: "Iterator[torch.Tensor | ImageError]", batch_size: int
-    ) -> "Iterator[tuple[list[ImageError | None], torch.Tensor | None]]":
-        """Batch by batch: what is wrong with each image, and the features of those that are right. While a
-        batch is being captioned a thread gathers and encodes the next one, and no further."""
+        self, loaded: Iterator[torch.Tensor | ImageError], batch_size: int
+    ) -> Iterator[tuple[list[torch.Tensor | ImageError], torch.Tensor | None]]:
+        """loaded: images, uint8 (3, S, S) -> batches, each with the features (B, F) or (B, N, F) of its
+        images; None where it has errors alone.
 
-        def encode_next() -> tuple[list[ImageError | None], torch.Tensor | None]:
-            batch = list(islice(loaded, batch_size))
-            pixels = [item for item in batch if not isinstance(item, ImageError)]
-            errors = [item if isinstance(item, ImageError) else None for item in batch]
-            return errors, self.encode(torch.stack(pixels)) if pixels else None
-
+        On a CPU a thread encodes the next batch, and no further, while the consumer captions one: small steps
+        leave a core idle now and then. Elsewhere calls do not wait for the device, and torch's devices and
+        streams belong to the thread that chose them.
+        """
+        batches = iter(lambda: list(islice(loaded, batch_size)), [])
+        if self.placement.device.type != "cpu":
+            yield from ((batch, self._encode_good(batch)) for batch in batches)
+            return
         with ThreadPoolExecutor(1, thread_name_prefix="pixtell-encoder") as executor:
-            encoded = executor.submit(encode_next)
-            while (batch := encoded.result())[0]:
-                encoded = executor.submit(encode_next)
-                yield batch
+            waiting: deque[tuple[list[torch.Tensor | ImageError], Future[torch.Tensor | None]]] = deque()
+            for batch in batches:
+                waiting.append((batch, executor.submit(self._encode_good, batch)))
+                if len(waiting) > 1:
+                    batch, encoding = waiting.popleft()
+                    yield batch, encoding.result()
+            for batch, encoding in waiting:
+                yield batch, encoding.result()
+
+    def _encode_good(self, batch: list[torch.Tensor | ImageError]) -> torch.Tensor | None:
+        images = [item for item in batch if not isinstance(item, ImageError)]  # each uint8 (3, S, S)
+        return self.encode(torch.stack(images)) if images else None
 
     @torch.inference_mode()
     def encode(self, images: torch.Tensor) -> torch.Tensor:

@@ -169,7 +169,8 @@ class BeamSearch(Search):
         length, vocab_size = length + 1, logits.shape[-1]
         log_probs = logits.float().log_softmax(-1)  # (b * k, V)
         filtered = self.filter(log_probs, self.live.token_ids.flatten(0, 1))  # (b * k, V)
-        # The candidates of each sequence first, then of the image: no sum over all of k * V is written.
+        # The candidates of each sequence first, then of the image: no sum over all of k * V is
+        # written. V' = min(2 K, V).
         best = filtered.view(b, k, -1).topk(min(2 * beam_size, vocab_size))  # (b, k, V') each
         ranks = (best.values + self.live.rank[..., None]).flatten(1)  # (b, k * V')
         rank, places = ranks.topk(min(2 * beam_size, ranks.shape[1]))  # (b, c): the candidates, best first

@@ -24,7 +24,7 @@ from pixtell.engines.onnx import DECODER_GRAPHS, ENCODER_GRAPH, open_session, ru
 from pixtell.errors import CheckpointError, OptionError
 
 ONNX_DTYPES = ("fp32", "int8")
-_OPSET = 20
+_OPSET = 20  # the tracing exporter's last; from it on GPT-2's gelu is one operator
 _TOLERANCE = 1e-3  # of the largest number; what differs more is no rounding
 _QUANTISED = ["MatMul", "Gemm"]  # convolutions and LSTMs are no faster in int8
 

@@ -120,7 +120,7 @@ class ClipCap(CaptionModel):
         return state.branch(beam_index)
 
     def pack(self) -> None:
-        self.gpt2.pack()  # the mapping has rows enough
+        self.gpt2.pack()  # the mapping runs once a batch
 
     def tensor_functions(self) -> TensorFunctions:
         return TensorFunctions(_ImageGraph(self), _LanguageGraph(self), self.config.gpt2.max_positions)
