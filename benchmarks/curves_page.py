@@ -60,8 +60,8 @@ WHY = {
     "images": (
         "Number of images",
         "images so far",
-        "Files are read a batch ahead and captions given out as they come, so that nothing is kept: rate and "
-        "memory do not change with the number. These are files of 160 x 120 with captions of 5 tokens, in "
+        "Files are read and encoded a batch ahead and captions given out as they come, so that nothing is "
+        "kept: rate and memory do not change with the number. These are files of 160 x 120 with captions of 5 tokens, in "
         "one process.",
     ),
 }
