@@ -43,13 +43,15 @@ WHY = {
         "Caption length",
         "new tokens a caption",
         "A token is a step of the same work: the time of an image is the encoder's plus so much a token. "
-        "What attention reads grows with length, too, and is small beside the weights. There is no bend.",
+        "What attention reads grows with length, too, and is small beside the weights. There is no bend but "
+        "at the short end, where captioning hides behind the encoding of the next batch.",
     ),
     "threads": (
         "Threads",
         "threads of torch",
-        "Products share the cores, and choosing tokens and small steps do not; a reader of files wants a "
-        "core as well. Two threads are therefore less than twice as fast as one.",
+        "Encoding, captioning and reading are on threads of their own, and each of the first two starts as "
+        "many for its products: with one each, two cores are busy already. More bring something only where "
+        "there are more cores than that.",
     ),
     "workers": (
         "Loader threads: reading and resizing alone",
@@ -61,8 +63,8 @@ WHY = {
         "Number of images",
         "images so far",
         "Files are read and encoded a batch ahead and captions given out as they come, so that nothing is "
-        "kept: rate and memory do not change with the number. These are files of 160 x 120 with captions of 5 tokens, in "
-        "one process.",
+        "kept: rate and memory do not change with the number. These are files of 160 x 120 with captions of "
+        "5 tokens, in one process.",
     ),
 }
 LOGARITHMIC = {"batch_size", "images", "workers"}
