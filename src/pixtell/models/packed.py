@@ -1,7 +1,7 @@
 """Linear layers whose weights lie in memory as oneDNN multiplies them: for decoding on a CPU in fp32.
 
 A step of decoding has few rows and reads every weight once. `nn.Linear` lays each weight out anew at every
-call, which takes as long as the product itself; a `PackedLinear` did it once. Nothing is trained with it.
+call, which takes up to as long as the product itself; a `PackedLinear` did it once. It is not for training.
 
 The two functions are those that torch's own compiler calls, and are not public: where a torch or a machine
 lacks them, layers stay as they are.
